@@ -65,8 +65,8 @@ class Row:
         yield replace(self, name=f"{self.name}.weight", source=f"{source}.weight")
         if self.bias and getattr(config, self.bias):
             cut: Cut = self.cut if self.cut in ("out", "heads") else "whole"
-            names = {"name": f"{self.name}.bias", "source": f"{source}.bias", "dims": self.dims.split()[0]}
-            yield replace(self, cut=cut, transposed=False, **names)
+            bias = replace(self, name=f"{self.name}.bias", source=f"{source}.bias")
+            yield replace(bias, dims=self.dims.split()[0], cut=cut, transposed=False)
 
     def sources(self, layer: int | None) -> list[str]:
         """The Hugging Face names of a layer, in the order in which they are stacked."""
@@ -146,10 +146,15 @@ TABLES: dict[str, tuple[Row, ...]] = {
 
 
 def rows(config: CheckpointConfig) -> list[Row]:
-    """The rows of one model, a row a tensor: layers first, then what the first and the last stage hold.
+    """The rows of one model, a row a tensor.
 
     Raises:
         CheckpointError: the architecture has no table.
     """
     table = TABLES[family_of(config.architecture).name]
     return [tensor for row in table for tensor in row.tensors(config)]
+
+
+def joined_rows(config: CheckpointConfig) -> list[Row]:
+    """The rows that read a checkpoint instead of a Hugging Face folder: every tensor comes from its own, made whole."""
+    return [replace(row, source=row.name, transposed=False, plus_one=False, skip=0) for row in rows(config)]

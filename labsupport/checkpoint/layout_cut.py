@@ -7,6 +7,7 @@ That is all that conversion does; the way back puts each box where it came from.
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from labsupport.checkpoint.config import CheckpointConfig
@@ -99,8 +100,11 @@ def sizes(config: CheckpointConfig) -> dict[str, int]:
     }
 
 
-def targets(config: CheckpointConfig, rank: int) -> list[Target]:
+def targets(config: CheckpointConfig, rank: int, table: Sequence[Row] | None = None) -> list[Target]:
     """The tensors of a rank file, in the order in which they are written.
+
+    Args:
+        table: the rows to follow; the family's own where it is missing.
 
     Raises:
         ParameterError: the model cannot be cut this way (see ``check_mapping``).
@@ -108,17 +112,17 @@ def targets(config: CheckpointConfig, rank: int) -> list[Target]:
     check_mapping(config)
     mapping, layers = config.mapping, config.layers_of(rank)
     first, last = mapping.pp_rank(rank) == 0, mapping.pp_rank(rank) == mapping.pp_size - 1
-    table, tp = rows(config), mapping.tp_rank(rank)
+    table, tp = table or rows(config), mapping.tp_rank(rank)
     found = [_target(config, row, None, 0, tp) for row in table if first and row.place == "first"]
     for local, layer in enumerate(layers):
         found += [_target(config, row, layer, local, tp) for row in table if row.place == "layer"]
     return found + [_target(config, row, None, 0, tp) for row in table if last and row.place == "last"]
 
 
-def source_shapes(config: CheckpointConfig) -> dict[str, tuple[int, ...]]:
+def source_shapes(config: CheckpointConfig, table: Sequence[Row] | None = None) -> dict[str, tuple[int, ...]]:
     """The name and shape of every Hugging Face tensor that the model is made of."""
     found: dict[str, tuple[int, ...]] = {}
-    for row in rows(config):
+    for row in table or rows(config):
         for layer in range(config.num_hidden_layers) if row.place == "layer" else [None]:
             for source, start, count in _parts(config, row, layer):
                 height = max(start + count, found.get(source, (0,))[0])
@@ -129,11 +133,11 @@ def source_shapes(config: CheckpointConfig) -> dict[str, tuple[int, ...]]:
     return found
 
 
-def origins(config: CheckpointConfig) -> dict[str, list[Origin]]:
+def origins(config: CheckpointConfig, table: Sequence[Row] | None = None) -> dict[str, list[Origin]]:
     """For every source tensor, all the places of a checkpoint that hold a part of it: the way back."""
     found: dict[str, list[Origin]] = defaultdict(list)
     for rank in range(config.mapping.files):
-        for target in targets(config, rank):
+        for target in targets(config, rank, table):
             top = 0
             for piece in target.pieces:
                 found[piece.source].append(Origin(rank, target.name, top, piece))

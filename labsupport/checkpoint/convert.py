@@ -1,0 +1,145 @@
+"""Hugging Face folder -> TensorRT-LLM checkpoint: whole or not at all, and not twice."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from labsupport import __version__
+from labsupport.checkpoint.config import CONFIG, CheckpointConfig, write_config
+from labsupport.checkpoint.convert_plan import Options, Plan, make_plan, open_source
+from labsupport.checkpoint.convert_source import Source
+from labsupport.checkpoint.convert_write import Progress, write_rank
+from labsupport.errors import ParameterError
+from labsupport.workspace import Workspace, atomic_folder, read_record, require_space, sha256, write_record
+
+STEP = "convert"
+RECIPE = 1  # raise it when the same input and options give other bytes: older checkpoints are then made again
+
+
+@dataclass(frozen=True)
+class Converted:
+    """A checkpoint on disk.
+
+    Args:
+        folder: where it lies.
+        config: its config.
+        skipped: it was there already, made from the same files with the same options.
+        seconds: how long it took.
+    """
+
+    folder: Path
+    config: CheckpointConfig
+    skipped: bool
+    seconds: float
+
+
+def convert(
+    source: Path,
+    options: Options | None = None,
+    *,
+    output: Path | None = None,
+    config_file: Path | None = None,
+    force: bool = False,
+    progress: Progress = lambda count: None,  # noqa: ARG005
+) -> Converted:
+    """Convert a model.
+
+    Args:
+        source: a Hugging Face folder, a folder with a state dict as safetensors, or a TensorRT-LLM checkpoint.
+        options: dtype, ranks, embedding; one rank in the source's dtype where missing.
+        output: the folder to write; ``work/trt_checkpoints/<model>/<recipe>`` where missing.
+        config_file: the model's ``config.json`` where it is not in ``source``.
+        force: replace ``output`` even if it was not written by this command.
+        progress: called with the number of bytes just written.
+
+    Raises:
+        CheckpointError: the source cannot be read or does not fit its config.
+        ParameterError: the options do not fit the model, or ``output`` holds something else.
+        SpaceError: the disk cannot hold the result. In every case nothing half-written is left.
+
+    Example:
+        >>> convert(Path("work/checkpoints/smollm2-135m-instruct"), Options(tp_size=3)).folder  # doctest: +SKIP
+        PosixPath('.../work/trt_checkpoints/smollm2-135m-instruct/float32-tp3')
+    """
+    began, options = time.perf_counter(), options or Options()
+    source = source.expanduser().resolve()
+    config_file = config_file or source / CONFIG
+    opened = open_source(source)
+    try:
+        plan = make_plan(opened, config_file, options)
+        folder = (output or default_output(source, options, plan)).expanduser().resolve()
+        inputs = [config_file, *opened.files]
+        _require_ours(folder, source, force=force)
+        if not force and _done(folder, plan, options, inputs):
+            return Converted(folder, plan.config, True, time.perf_counter() - began)
+        require_space(folder, sum(plan.bytes(rank) for rank in range(len(plan.ranks))))
+        _write(opened, plan, folder, options, inputs, progress)
+    finally:
+        opened.close()
+    return Converted(folder, plan.config, False, time.perf_counter() - began)
+
+
+def default_output(source: Path, options: Options, plan: Plan) -> Path:
+    """``work/trt_checkpoints/<model>/<recipe>``; a checkpoint that is cut anew stays with its model."""
+    from labsupport.checkpoint.convert_joined import is_checkpoint
+
+    model = source.parent.name if is_checkpoint(source) else source.name
+    return Workspace.current().trt_checkpoints / model / options.recipe(plan.config.dtype)
+
+
+def _write(source: Source, plan: Plan, folder: Path, options: Options, inputs: list[Path], progress: Progress) -> None:
+    with atomic_folder(folder) as making, ThreadPoolExecutor(max_workers=1) as background:
+        sums = background.map(sha256, inputs)  # hashing runs beside the copying: both leave Python alone
+        for rank in range(len(plan.ranks)):
+            write_rank(source, plan, rank, making / f"rank{rank}.safetensors", progress)
+        write_config(plan.config, making)
+        record = _fingerprint(options, inputs) | {
+            "sha256": {path.name: digest for path, digest in zip(inputs, sums, strict=True)},
+            "outputs": {path.name: path.stat().st_size for path in making.glob("*.safetensors")},
+            "versions": {"labs": __version__, "python": platform.python_version(), "numpy": np.__version__},
+        }
+        write_record(making, record)
+
+
+def _fingerprint(options: Options, inputs: list[Path]) -> dict[str, Any]:
+    return {"step": STEP, "recipe": RECIPE, "options": asdict(options), "inputs": [str(path) for path in inputs]}
+
+
+def _done(folder: Path, plan: Plan, options: Options, inputs: list[Path]) -> bool:
+    """Whether ``folder`` was made from the same bytes in the same way, and its files still have their sizes."""
+    record = read_record(folder)
+    if record is None or any(record.get(key) != value for key, value in _fingerprint(options, inputs).items()):
+        return False
+    sizes: Mapping[str, int] = record.get("outputs", {})
+    there = len(sizes) == len(plan.ranks) and all(
+        (folder / name).is_file() and (folder / name).stat().st_size == size for name, size in sizes.items()
+    )
+    return there and all(record["sha256"].get(path.name) == sha256(path) for path in inputs)
+
+
+def _require_ours(folder: Path, source: Path, *, force: bool) -> None:
+    if folder == source or folder in source.parents:
+        raise ParameterError(
+            f"the output {folder} holds the source",
+            why="writing it would remove the model",
+            fix="name another --output",
+        )
+    if force or not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    if not folder.is_dir() or (read_record(folder) or {}).get("step") != STEP:
+        raise ParameterError(
+            f"{folder} exists, and labs convert did not write it",
+            why="converting replaces the whole folder",
+            fix="name another --output, or add --force if nothing in it is needed",
+        )
+
+
+__all__ = ["Converted", "Options", "convert", "default_output"]
