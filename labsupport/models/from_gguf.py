@@ -8,6 +8,8 @@ Source: the GGUF specification of ggml; names and permutations as in transformer
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 from collections import Counter
 from pathlib import Path
@@ -17,12 +19,12 @@ from labsupport.models.catalogue import CatalogueModel
 from labsupport.models.quiet import quiet_transformers
 
 
-def convert_gguf(gguf: Path, folder: Path, model: CatalogueModel) -> dict[str, int]:
+def convert_gguf(gguf: Path, folder: Path, model: CatalogueModel, *, progress: bool = True) -> dict[str, int]:
     """Write the Hugging Face folder of ``gguf`` into ``folder``; return how many tensors had which GGUF type.
 
     Weights are float32 in ``model.safetensors`` under their Hugging Face names; a tied output head is not stored.
     """
-    with quiet_transformers():
+    with quiet_transformers(), contextlib.nullcontext() if progress else contextlib.redirect_stderr(io.StringIO()):
         config = _config(gguf)
         tokenizer = _tokenizer(gguf, model, config)
         _write_weights(gguf, folder, config)
@@ -92,20 +94,27 @@ def _write_tokenizer(tokenizer: Any, folder: Path) -> None:
     settings = json.loads(path.read_text(encoding="utf-8"))
     for key in ("backend", "is_local", "local_files_only"):
         settings.pop(key, None)
-    settings["tokenizer_class"] = "PreTrainedTokenizerFast"  # the name that every version of transformers knows
+    if settings["tokenizer_class"] == "TokenizersBackend":
+        settings["tokenizer_class"] = "PreTrainedTokenizerFast"  # the name that every version of transformers knows
     path.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
 
 def _write_configs(config: Any, folder: Path, stops: list[int]) -> None:
+    """config.json as transformers 5 writes it, and beside it the names by which version 4 reads the same facts."""
     from transformers import GenerationConfig
 
     config.save_pretrained(folder)
     path = folder / "config.json"
     settings = json.loads(path.read_text(encoding="utf-8"))
     settings.pop("_model_name_or_path", None)
-    path.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    settings["torch_dtype"] = settings["dtype"]
+    if "rope_theta" in settings["rope_parameters"]:
+        settings["rope_theta"] = settings["rope_parameters"]["rope_theta"]
+    path.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     GenerationConfig(
-        bos_token_id=config.bos_token_id, eos_token_id=stops, pad_token_id=config.pad_token_id
+        bos_token_id=config.bos_token_id,
+        eos_token_id=stops,
+        pad_token_id=config.pad_token_id,
     ).save_pretrained(folder)
 
 

@@ -43,15 +43,18 @@ def load(name_or_path: str | Path, *, dtype: str = "float32") -> tuple[PreTraine
 
     try:
         with quiet_transformers():
-            model = AutoModelForCausalLM.from_pretrained(
+            model, report = AutoModelForCausalLM.from_pretrained(
                 folder,
                 dtype=getattr(torch, dtype),
                 local_files_only=True,
                 use_safetensors=True,
                 trust_remote_code=False,
+                output_loading_info=True,
             )
     except (ValueError, OSError, KeyError, RuntimeError) as problem:
-        raise _unloadable(folder, problem) from problem
+        raise _unloadable(folder, str(problem) or type(problem).__name__) from problem
+    if report["missing_keys"]:  # transformers would fill them with random numbers
+        raise _unloadable(folder, f"its files lack weights, among them {min(report['missing_keys'])}")
     return model.eval(), load_tokenizer(folder)
 
 
@@ -72,14 +75,13 @@ def load_tokenizer(name_or_path: str | Path) -> PreTrainedTokenizerBase:
                 folder, local_files_only=True, trust_remote_code=False
             )
     except (ValueError, OSError, KeyError) as problem:
-        raise _unloadable(folder, problem) from problem
+        raise _unloadable(folder, str(problem) or type(problem).__name__) from problem
     return tokenizer
 
 
-def _unloadable(folder: Path, problem: Exception) -> ModelError:
-    first = next((line for line in str(problem).splitlines() if line.strip()), type(problem).__name__)
+def _unloadable(folder: Path, problem: str) -> ModelError:
     return ModelError(
         f"transformers cannot load {folder}",
-        why=first.strip(),
+        why=next(line.strip() for line in problem.splitlines() if line.strip()),
         fix="name a causal language model of a family that transformers knows; code from the folder is not run",
     )
