@@ -206,10 +206,10 @@ def select(names: Sequence[str], folder: Path | None = None) -> list[Path]:
     chosen: list[Path] = []
     for name in names or ["all"]:
         found = labs if name == "all" else [lab for lab in labs if _is_named(lab, name)]
-        if not found and name != "all" and Path(name).is_file():
+        if not found and Path(name).is_file():
             found = [Path(name)]
         if not found:
-            known = ", ".join(lab.stem for lab in labs) or "none"
+            known = ", ".join(lab.stem for lab in labs) or f"none in {folder or notebooks_folder()}"
             raise ParameterError(f"no lab {name!r}", why=f"the labs are: {known}", fix="name one of them, or all")
         chosen += [lab for lab in found if lab not in chosen]
     return chosen

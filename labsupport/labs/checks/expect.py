@@ -44,7 +44,7 @@ def expect_close(
     place = tuple(int(axis) for axis in np.argwhere(~same)[0])
     where = place[0] if len(place) == 1 else place
     raise Wrong(
-        f"{_given(given)}\n  you got  {show(mine)}\n  expected {show(right)}\n"
+        f"{_given(given).rstrip()}\n  you got  {show(mine)}\n  expected {show(right)}\n"
         f"first difference at [{where}]: {mine[place]:.6g}, expected {right[place]:.6g}"
     )
 
