@@ -37,7 +37,9 @@ def doctor(as_json: bool, model: str | None, gpu: str | None, dtype: str, batch:
 
         shape = find_shape(model)
         device = find_gpu(gpu) if gpu else this_device()
-        verdict = judge(shape, device, dtype=dtype, batch=batch, length=length or min(2048, shape.context))
+        verdict = judge(
+            shape, device, dtype=dtype, batch=batch, length=min(2048, shape.context) if length is None else length
+        )
         click.echo(json.dumps(report.verdict_dict(verdict), indent=2) if as_json else report.explain(verdict))
         return
     rows = examine()
