@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -248,7 +248,7 @@ class _Lane:
                 fate = "finished" if rank < self.width else "pruned"
             elif kept < self.width:
                 fate, kept = "kept", kept + 1
-            judged.append(Candidate(candidate.tokens, candidate.logprob, candidate.total, candidate.parent, fate))
+            judged.append(replace(candidate, fate=fate))
         return judged
 
     def _finish(self, step: BeamStep) -> None:

@@ -86,8 +86,12 @@ def _hf(request: Settings) -> Iterator[Step]:
     yield from _no_repeat_ngram(request)
     end_words = [[end] for end in request.end_ids]  # generate never bans an end token as a bad word
     yield from _bad_words([word for word in request.bad_words or () if list(word) not in end_words])
-    yield from _minimum("min_length", request.min_length, request.end_ids, lambda context: len(context.tokens))
-    yield from _minimum("min_new_tokens", request.min_new_tokens, request.end_ids, lambda context: len(context.output))
+    if request.min_new_tokens is None:
+        yield from _minimum("min_length", request.min_length, request.end_ids, lambda context: len(context.tokens))
+    else:  # generate lets it overrule min_length
+        yield from _minimum(
+            "min_new_tokens", request.min_new_tokens, request.end_ids, lambda context: len(context.output)
+        )
     if request.do_sample is False:
         yield _greedy()
         return

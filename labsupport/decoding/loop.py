@@ -60,20 +60,22 @@ def generate(
     return Generation(tuple(tokens), tuple(logprobs), "length")
 
 
-def all_logits(model: PreTrainedModel, sequences: Sequence[Sequence[int]]) -> Array:
-    """One forward pass over n sequences of equal length T: float32 logits [n, T, V]."""
+def all_logits(model: PreTrainedModel, sequences: Sequence[Sequence[int]], *, last_only: bool = False) -> Array:
+    """One forward pass over n sequences of equal length T: float32 logits [n, T, V], or [n, 1, V] of the last token."""
     import torch
 
+    ids = torch.tensor([list(sequence) for sequence in sequences], device=model.device)
     with torch.inference_mode():
-        logits = model(input_ids=torch.tensor([list(sequence) for sequence in sequences])).logits
-    return np.asarray(logits.float().numpy())
+        # Without a mask transformers warns whenever a prompt holds the padding id, as chat prompts do.
+        logits = model(input_ids=ids, attention_mask=torch.ones_like(ids), logits_to_keep=int(last_only)).logits
+    return np.asarray(logits.float().cpu().numpy())
 
 
 def next_logits(model: PreTrainedModel) -> NextLogits:
     """The model as ``generate`` wants it."""
-    return lambda tokens: np.asarray(all_logits(model, [tokens])[0, -1])
+    return lambda tokens: np.asarray(all_logits(model, [tokens], last_only=True)[0, 0])
 
 
 def next_logprobs(model: PreTrainedModel) -> NextLogprobs:
     """The model as ``beam_search`` wants it."""
-    return lambda sequences: log_softmax(all_logits(model, sequences)[:, -1])
+    return lambda sequences: log_softmax(all_logits(model, sequences, last_only=True)[:, 0])

@@ -29,7 +29,7 @@ class Settings:
 
     Args:
         do_sample: ``hf`` only; False turns temperature and cuts off.
-        min_new_tokens: ``hf`` only; like min_length, but the prompt does not count.
+        min_new_tokens: ``hf`` only; like min_length, which it overrules, but the prompt does not count.
         end_ids: ids that end the text; min_length needs them.
 
     Raises:
