@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -48,7 +48,7 @@ def convert(
     output: Path | None = None,
     config_file: Path | None = None,
     force: bool = False,
-    progress: Progress = lambda count: None,  # noqa: ARG005
+    progress: Callable[[int, int], object] = lambda written, total: None,  # noqa: ARG005
 ) -> Converted:
     """Convert a model.
 
@@ -58,7 +58,7 @@ def convert(
         output: the folder to write; ``work/trt_checkpoints/<model>/<recipe>`` where missing.
         config_file: the model's ``config.json`` where it is not in ``source``.
         force: replace ``output`` even if it was not written by this command.
-        progress: called with the number of bytes just written.
+        progress: called with the number of bytes just written, and that of all.
 
     Raises:
         CheckpointError: the source cannot be read or does not fit its config.
@@ -77,11 +77,12 @@ def convert(
         plan = make_plan(opened, config_file, options)
         folder = (output or default_output(source, options, plan)).expanduser().resolve()
         inputs = [config_file, *opened.files]
-        _require_ours(folder, source, force=force)
+        require_ours(folder, source, force=force)
         if not force and _done(folder, plan, options, inputs):
             return Converted(folder, plan.config, True, time.perf_counter() - began)
-        require_space(folder, sum(plan.bytes(rank) for rank in range(len(plan.ranks))))
-        _write(opened, plan, folder, options, inputs, progress)
+        total = sum(plan.bytes(rank) for rank in range(len(plan.ranks)))
+        require_space(folder, total)
+        _write(opened, plan, folder, options, inputs, lambda written: progress(written, total))
     finally:
         opened.close()
     return Converted(folder, plan.config, False, time.perf_counter() - began)
@@ -110,7 +111,8 @@ def _write(source: Source, plan: Plan, folder: Path, options: Options, inputs: l
 
 
 def _fingerprint(options: Options, inputs: list[Path]) -> dict[str, Any]:
-    return {"step": STEP, "recipe": RECIPE, "options": asdict(options), "inputs": [str(path) for path in inputs]}
+    names = [path.name for path in inputs]
+    return {"step": STEP, "recipe": RECIPE, "options": asdict(options), "inputs": names}
 
 
 def _done(folder: Path, plan: Plan, options: Options, inputs: list[Path]) -> bool:
@@ -125,7 +127,12 @@ def _done(folder: Path, plan: Plan, options: Options, inputs: list[Path]) -> boo
     return there and all(record["sha256"].get(path.name) == sha256(path) for path in inputs)
 
 
-def _require_ours(folder: Path, source: Path, *, force: bool) -> None:
+def require_ours(folder: Path, source: Path, *, force: bool) -> None:
+    """Nothing but an older conversion is ever replaced, unless ``force`` says so; and never the source.
+
+    Raises:
+        ParameterError: ``folder`` holds something else.
+    """
     if folder == source or folder in source.parents:
         raise ParameterError(
             f"the output {folder} holds the source",
@@ -140,6 +147,3 @@ def _require_ours(folder: Path, source: Path, *, force: bool) -> None:
             why="converting replaces the whole folder",
             fix="name another --output, or add --force if nothing in it is needed",
         )
-
-
-__all__ = ["Converted", "Options", "convert", "default_output"]

@@ -59,7 +59,7 @@ class FolderSource:
         self._files: list[TensorFile] = []
         self._homes: dict[str, TensorFile] = {}
         try:
-            for path in _tensor_files(folder):
+            for path in tensor_files(folder):
                 self._add(TensorFile(path))
             _require_indexed(folder, set(self._homes))
         except BaseException:
@@ -119,7 +119,12 @@ class FolderSource:
         )
 
 
-def _tensor_files(folder: Path) -> list[Path]:
+def tensor_files(folder: Path) -> list[Path]:
+    """The safetensors files of a model: those of its index, or all.
+
+    Raises:
+        CheckpointError: there are none, or the index names one that is not there.
+    """
     if not folder.is_dir():
         raise CheckpointError(
             f"{folder} is not a folder", why="there is nothing at this path", fix="labs fetch   brings a model here"

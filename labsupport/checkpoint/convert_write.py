@@ -105,6 +105,6 @@ def _zeros(file: BinaryIO, target: Target, kind: str) -> int:
 def _write(file: BinaryIO, data: bytes | memoryview) -> int:
     """All of it: a raw file may take less at a time than it is given."""
     view = memoryview(data)
-    while len(view):
+    while view:
         view = view[file.write(view) :]
     return len(data)

@@ -84,9 +84,9 @@ class TensorFile:
         held, inner = HELD[info.kind], math.prod(info.shape[1:])
         height = (info.shape[0] if info.shape else 1) if stop is None else stop
         wanted = np.empty((height - start, *info.shape[1:]), held)
-        view = memoryview(wanted.reshape(-1).view(np.uint8))
+        view = wanted.reshape(-1).view(np.uint8).data
         offset = info.start + start * inner * held.itemsize
-        while len(view):
+        while view:
             if not (count := os.preadv(self.fileno(), [view], offset)):
                 raise _cut_short(self.path)
             view, offset = view[count:], offset + count
