@@ -82,7 +82,7 @@ class LabFigure:
     def image(self, theme: Theme, *, stamped: bool = True) -> Image:
         """The figure as an RGB picture, with the badge in its lower right corner when ``stamped``."""
         with theme.active():
-            drawing = _raster(self.draw(theme), theme)
+            drawing = _raster(_plain_ticks(self.draw(theme)), theme)
             return _below(drawing, _stamp(self.badge, theme)) if stamped else drawing
 
     def _repr_mimebundle_(self, **_: object) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -132,12 +132,27 @@ def small_multiples(
     return LabFigure(draw, alt=alt, badge=badge or badges.pop())
 
 
+def _plain_ticks(figure: Figure) -> Figure:
+    """Label logarithmic axes without mathematics, which the house style keeps off so that "$" in a token is text."""
+    from matplotlib.ticker import LogFormatter, LogLocator, NullFormatter
+
+    for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
+        if isinstance(axis.get_major_formatter(), LogFormatter):
+            low, high = sorted(axis.get_view_interval())
+            axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 300 * low else (1,)))
+            axis.set_major_formatter(lambda value, _: f"{value:g}".replace("-", "−"))
+            axis.set_minor_formatter(NullFormatter())
+    return figure
+
+
 def _raster(figure: Figure, theme: Theme) -> Image:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from PIL import Image
 
     figure.set_dpi(theme.dpi)
     canvas = FigureCanvasAgg(figure)
+    if (layout := figure.get_layout_engine()) is not None:
+        layout.execute(figure)  # a first pass: axes of a fixed aspect settle only in the second, which draw() makes
     canvas.draw()
     return Image.frombuffer("RGBA", canvas.get_width_height(), canvas.buffer_rgba(), "raw", "RGBA", 0, 1).convert("RGB")
 

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 from labsupport.errors import ParameterError
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 WIDTH = 6.5
@@ -161,18 +160,10 @@ def visible(token: str) -> str:
     return token.replace(" ", "␣").replace("\n", "↵").replace("\t", "⇥").replace("\r", "␍") or "∅"
 
 
-def lettering(axes: Axes, color: str) -> str:
-    """Black or white, whichever is easier to read on ``color`` (WCAG 2 relative luminance).
+def lettering(color: str) -> str:
+    """Black or white, whichever is easier to read on ``color``, any matplotlib color (WCAG 2 relative luminance)."""
+    from matplotlib.colors import to_rgb
 
-    Args:
-        axes: the axes that will carry the text; unused colors such as ``none`` take its own background.
-        color: any matplotlib color.
-    """
-    from matplotlib.colors import to_rgba
-
-    red, green, blue, alpha = to_rgba(color)
-    if alpha == 0:
-        red, green, blue, _ = to_rgba(axes.get_facecolor())
-    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (red, green, blue)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(color)]
     luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
     return "#000000" if luminance > 0.179 else "#FFFFFF"

@@ -1,0 +1,203 @@
+"""One example of each figure, on made-up results: what the render tests draw, and what a person looks at.
+
+Run it to write all pictures to a folder: ``python tests/figures_gallery.py FOLDER``.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from labsupport.figures import LabFigure, small_multiples
+from labsupport.figures.beams import Candidate, beam_tree, underflow_curve
+from labsupport.figures.distributions import (
+    Stage,
+    draws_against_theory,
+    next_token,
+    temperature_curves,
+    token_ribbon,
+    waterfall,
+)
+from labsupport.figures.families import families
+from labsupport.figures.layers import attention_triangle, layer_norms, logit_lens
+from labsupport.figures.pipeline import Row, pipeline_map, table
+from labsupport.figures.timing import durations
+
+WORDS = [" Paris", " the", " a", " located", "\n", " one", " Lyon", " not", " known", " called", " in", " $5_{", "é"]
+LOGITS = np.array([4.0, 3.1, 2.7, 2.1, 1.9, 1.5, 1.4, 1.1, 0.9, 0.8, 0.2, -0.5, -4.0])
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    grown = np.exp(logits - logits.max())
+    return grown / grown.sum()
+
+
+def distributions() -> dict[str, LabFigure]:
+    p = softmax(LOGITS)
+    word = WORDS.__getitem__
+    cold = softmax(LOGITS / 0.7)
+    cut = np.where(np.arange(13) < 5, cold, 0)
+    nucleus = np.where(np.arange(13) < 3, cut, 0)
+    counts = np.random.default_rng(0).multinomial(1000, p)
+    grid = np.linspace(0.1, 2.0, 39)
+    prompt = ["The", " capital", " of", " France", " is"]
+    chat = ["<|im_start|>", "user", "\n", "What", " is", " the", " capital", " of", " France", "?", "<|im_end|>", "\n"]
+    return {
+        "next_token": next_token(
+            p, word, chosen=0, removed=[8, 9], alt="Bars of ten tokens: Paris leads with 0.45, then the with 0.18."
+        ),
+        "token_ribbon": token_ribbon(
+            prompt, [504, 3575, 282, 4649, 314], p, word, alt="Five prompt tokens over ten bars; Paris leads with 0.45."
+        ),
+        "token_ribbon_chat": token_ribbon(
+            chat, list(range(12)), p, word, top=5, alt="Twelve chat tokens in two rows over five bars; Paris leads."
+        ),
+        "waterfall": waterfall(
+            [
+                Stage("softmax", p),
+                Stage("T = 0.7", cold),
+                Stage("top-k = 5", cut / cut.sum()),
+                Stage("top-p = 0.9", nucleus / nucleus.sum()),
+            ],
+            word,
+            chosen=1,
+            alt="Four stages: temperature sharpens, top-k keeps five tokens, top-p keeps three; ' the' is drawn.",
+        ),
+        "draws_against_theory": draws_against_theory(
+            counts, p, word, alt="A thousand draws: each observed share lies within two standard errors of its bar."
+        ),
+        "temperature_curves": temperature_curves(
+            grid,
+            np.stack([softmax(LOGITS / t) for t in grid]),
+            word,
+            alt="Paris falls from 1.0 at T = 0.1 to 0.25 at T = 2; the others rise to meet it.",
+        ),
+    }
+
+
+def search() -> dict[str, LabFigure]:
+    tree = [
+        Candidate(" Paris", -0.9, None, "kept"),
+        Candidate(" the", -1.6, None, "kept"),
+        Candidate(" a", -2.1, None, "pruned"),
+        Candidate(".", -1.3, 0, "kept"),
+        Candidate(",", -2.0, 0, "kept"),
+        Candidate(" capital", -2.9, 1, "pruned"),
+        Candidate(" city", -3.3, 1, "pruned"),
+        Candidate("<end>", -1.5, 3, "finished"),
+        Candidate("\n", -2.6, 3, "kept"),
+        Candidate(" and", -2.8, 4, "kept"),
+        Candidate(" the", -3.6, 4, "pruned"),
+        Candidate(" The", -3.1, 8, "kept"),
+        Candidate(" it", -3.2, 9, "kept"),
+        Candidate(" Lyon", -4.0, 9, "pruned"),
+    ]
+    steps = np.linspace(-3, -2, 60)
+    total = np.cumsum(steps)
+    formats = {kind.__name__: np.cumprod(np.exp(steps).astype(kind), dtype=kind) for kind in (np.float16, np.float32)}
+    return {
+        "beam_tree": beam_tree(
+            tree,
+            best=7,
+            root="... is",
+            alt="Two beams over four steps; the best path is Paris, full stop, end at -1.50.",
+        ),
+        "underflow_curve": underflow_curve(
+            formats, total, alt="The fp16 product is 0 from token 6, fp32 from token 40; the sum of ln p goes on."
+        ),
+    }
+
+
+def inside() -> dict[str, LabFigure]:
+    random = np.random.default_rng(1)
+    tokens = ["The", " capital", " of", " France", " is"]
+    layers = ["embedding", *[f"layer {n}" for n in range(2, 31, 2)]]
+    words = [[str(random.choice(WORDS)) for _ in tokens] for _ in layers]
+    words[4][2] = " internationalization"
+    sure = np.linspace(0, 1, len(layers))[:, None] * np.linspace(0.5, 1, len(tokens))
+    raw = np.tril(random.random((7, 7)) ** 3 + 0.01)
+    norms = {token: 2.0 * np.exp(np.cumsum(random.random(31) * 0.2)) for token in tokens}
+    return {
+        "logit_lens": logit_lens(
+            words,
+            sure,
+            tokens=tokens,
+            layers=layers,
+            alt="From layer 20 on, the last position answers Paris, ever surer.",
+        ),
+        "layer_norms": layer_norms(norms, alt="The vectors of all five tokens grow twentyfold over thirty layers."),
+        "attention_triangle": attention_triangle(
+            raw / raw.sum(axis=1, keepdims=True),
+            [*tokens, " Paris", "."],
+            new_row=True,
+            alt="A triangle of seven rows; only the last row is new, the six above come from the cache.",
+        ),
+        "attention_plain": attention_triangle(
+            raw / raw.sum(axis=1, keepdims=True), [*tokens, " Paris", "."], alt="A triangle of seven rows, none framed."
+        ),
+    }
+
+
+def diagrams() -> dict[str, LabFigure]:
+    rows = [
+        Row("ok", ("Python", "3.11.7", "")),
+        Row("note", ("memory", "7.6 GB", "close other programs before the benchmark labs")),
+        Row(
+            "missing",
+            ("Triton", "not found", "make setup installs it on Linux; or set TRITON_URL to a server of yours"),
+        ),
+    ]
+    return {
+        "pipeline_map": pipeline_map(
+            "logits", alt="Ten stations on two lines; you are at the logits of the first line."
+        ),
+        "pipeline_map_server": pipeline_map(
+            "server", alt="Ten stations on two lines; you are at the server, the last one."
+        ),
+        "table": table(
+            ["what", "found", "mend"],
+            rows,
+            widths=(1, 1, 3),
+            alt="Three rows: Python is fine, memory is short, Triton is missing.",
+        ),
+        "families": families(
+            ["The", " capital", " of", " France", " is"],
+            [" Paris", "."],
+            alt="Encoder: all cells filled. Decoder: a triangle. Encoder-decoder: a square over a triangle.",
+        ),
+        "durations": durations(
+            {
+                "sum of ln p": [1.1e-6, 1.2e-6, 1.9e-6],
+                "product": [0.9e-6, 1.0e-6, 1.4e-6],
+                "log of each": [8e-6, 9e-6, 3e-5],
+            },
+            reference="product",
+            alt="The product takes 1 microsecond, the sum 1.2, and taking logarithms 9.",
+        ),
+    }
+
+
+def panels() -> dict[str, LabFigure]:
+    grid = []
+    for t in (0.2, 0.7, 1.0, 2.0):
+        p = softmax(LOGITS / t)
+        grid.append(
+            next_token(p, WORDS.__getitem__, top=6, chosen=0, full=1, alt=f"Bars at temperature {t}, Paris leads.")
+        )
+    titles = ["T = 0.2", "T = 0.7", "T = 1.0", "T = 2.0"]
+    return {"small_multiples": small_multiples(grid, titles=titles, alt="Four panels: the bars even out as T rises.")}
+
+
+def gallery() -> dict[str, LabFigure]:
+    """Name -> figure, for all figure functions."""
+    return {**distributions(), **search(), **inside(), **diagrams(), **panels()}
+
+
+if __name__ == "__main__":
+    folder = Path(sys.argv[1])
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, figure in gallery().items():
+        for theme in ("light", "dark"):
+            (folder / f"{name}.{theme}.png").write_bytes(figure.png(theme))
