@@ -21,8 +21,9 @@ from labsupport.models.catalogue import Wheel
 from labsupport.models.scratch import scratch_folder
 from labsupport.workspace import full_disk, sha256
 
-NETWORK_SIGNS = re.compile(
-    r"connection|timed out|timeout|max retries|name resolution|unreachable|ssl|proxy|network|incomplete", re.IGNORECASE
+NO_NETWORK = re.compile(
+    r"connection error|connection broken|NewConnectionError|Max retries exceeded|Retrying \(|timed out|IncompleteRead"
+    r"|ProxyError|SSLError|CERTIFICATE_VERIFY_FAILED"
 )
 
 
@@ -63,7 +64,7 @@ def require_checksum(path: Path, expected: str, *, source: str) -> None:
 
 def _pip_download(wheel: Wheel, scratch: Path, *, progress: bool) -> None:
     """Run pip, and watch the bytes arrive in its temporary folder (a pip of any version shows them there)."""
-    options = ["--no-deps", "--only-binary=:all:", "--no-input", "--disable-pip-version-check", "--progress-bar=off"]
+    options = ["-vv", "--no-deps", "--only-binary=:all:", "--no-input", "--progress-bar=off"]
     command = [sys.executable, "-m", "pip", "download", *options, "--dest", str(scratch / "saved"), wheel.requirement]
     with (
         (scratch / "log").open("w+", encoding="utf-8", errors="replace") as log,
@@ -113,19 +114,17 @@ def _failure(wheel: Wheel, said: str, folder: Path) -> LabError:
             fix=f"{sys.executable} -m ensurepip",
         )
     by_hand = f"pip download --no-deps {wheel.requirement}, where there is a network, and put the wheel into {folder}"
-    if NETWORK_SIGNS.search(said):
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    trouble = [line for line in lines if NO_NETWORK.search(line)]
+    if trouble:
         return DownloadError(
-            f"{wheel.requirement} could not be downloaded: the package index cannot be reached",
-            why=_last_line(said),
+            f"{wheel.requirement} could not be downloaded: the package index cannot be reached, or broke off",
+            why=f"pip says: {trouble[-1].partition(' (Caused by')[0]}",
             fix=f"check the network, the proxy and `pip config list`; or {by_hand}",
         )
+    refusals = [line for line in lines if line.startswith("ERROR")] or lines or ["nothing"]
     return DownloadError(
-        f"{wheel.requirement} could not be downloaded: the package index in use does not have it",
-        why=_last_line(said),
+        f"{wheel.requirement} could not be downloaded: the package index in use does not give it",
+        why=f"pip says: {refusals[-1]}",
         fix=f"look at `pip config list` for an index that lacks it; or {by_hand}",
     )
-
-
-def _last_line(said: str) -> str:
-    lines = [line.strip() for line in said.splitlines() if line.strip() and not line.startswith("[notice]")]
-    return f"pip says: {lines[-1]}" if lines else "pip said nothing"

@@ -102,25 +102,25 @@ def _facts(name: str, info: Any, folder: Path) -> dict[str, Any]:
 @contextmanager
 def _hub_errors(name: str) -> Iterator[None]:
     """Say what the hub's client says in our words."""
-    from huggingface_hub import constants
-    from huggingface_hub.errors import GatedRepoError, HTTPError, RepositoryNotFoundError
+    from huggingface_hub import constants, errors
 
+    transport_error: type[Exception] = vars(errors)["HTTPError"]  # of whichever HTTP library the client is built on
     page = f"{constants.ENDPOINT}/{name}"
     try:
         yield
-    except GatedRepoError as problem:
+    except errors.GatedRepoError as problem:
         raise LicenseError(
             f"{name} comes under terms that you have to accept on the hub first",
             why="the hub gives its files only to an account that has accepted them",
             fix=f"accept them at {page}, then run again with HF_TOKEN set to a read token of that account",
         ) from problem
-    except RepositoryNotFoundError as problem:
+    except errors.RepositoryNotFoundError as problem:
         raise ModelError(
             f"the hub has no model {name}, or it is private",
             why=f"nothing is shown at {page} without permission",
             fix="check the spelling; for a private model set HF_TOKEN to a read token",
         ) from problem
-    except (HTTPError, OSError) as problem:
+    except (transport_error, OSError) as problem:
         if isinstance(problem, OSError) and problem.errno in (errno.ENOSPC, errno.EDQUOT):
             raise full_disk(model_folder(name)) from problem
         raise DownloadError(
