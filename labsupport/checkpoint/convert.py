@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-import platform
 import time
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from labsupport import __version__
 from labsupport.checkpoint.config import CONFIG, CheckpointConfig, write_config
 from labsupport.checkpoint.convert_plan import Options, Plan, make_plan, open_source
+from labsupport.checkpoint.convert_record import is_done, made_by_us, record
 from labsupport.checkpoint.convert_source import Source
 from labsupport.checkpoint.convert_write import Progress, write_rank
 from labsupport.errors import ParameterError
-from labsupport.workspace import Workspace, atomic_folder, read_record, require_space, sha256, write_record
-
-STEP = "convert"
-RECIPE = 1  # raise it when the same input and options give other bytes: older checkpoints are then made again
+from labsupport.workspace import Workspace, atomic_folder, require_space, write_record
 
 
 @dataclass(frozen=True)
@@ -78,7 +70,7 @@ def convert(
         folder = (output or default_output(source, options, plan)).expanduser().resolve()
         inputs = [config_file, *opened.files]
         require_ours(folder, source, force=force)
-        if not force and _done(folder, plan, options, inputs):
+        if not force and is_done(folder, options, inputs):
             return Converted(folder, plan.config, True, time.perf_counter() - began)
         total = sum(plan.bytes(rank) for rank in range(len(plan.ranks)))
         require_space(folder, total)
@@ -97,34 +89,11 @@ def default_output(source: Path, options: Options, plan: Plan) -> Path:
 
 
 def _write(source: Source, plan: Plan, folder: Path, options: Options, inputs: list[Path], progress: Progress) -> None:
-    with atomic_folder(folder) as making, ThreadPoolExecutor(max_workers=1) as background:
-        sums = background.map(sha256, inputs)  # hashing runs beside the copying: both leave Python alone
+    with atomic_folder(folder) as making:
         for rank in range(len(plan.ranks)):
             write_rank(source, plan, rank, making / f"rank{rank}.safetensors", progress)
         write_config(plan.config, making)
-        record = _fingerprint(options, inputs) | {
-            "sha256": {path.name: digest for path, digest in zip(inputs, sums, strict=True)},
-            "outputs": {path.name: path.stat().st_size for path in making.glob("*.safetensors")},
-            "versions": {"labs": __version__, "python": platform.python_version(), "numpy": np.__version__},
-        }
-        write_record(making, record)
-
-
-def _fingerprint(options: Options, inputs: list[Path]) -> dict[str, Any]:
-    names = [path.name for path in inputs]
-    return {"step": STEP, "recipe": RECIPE, "options": asdict(options), "inputs": names}
-
-
-def _done(folder: Path, plan: Plan, options: Options, inputs: list[Path]) -> bool:
-    """Whether ``folder`` was made from the same bytes in the same way, and its files still have their sizes."""
-    record = read_record(folder)
-    if record is None or any(record.get(key) != value for key, value in _fingerprint(options, inputs).items()):
-        return False
-    sizes: Mapping[str, int] = record.get("outputs", {})
-    there = len(sizes) == len(plan.ranks) and all(
-        (folder / name).is_file() and (folder / name).stat().st_size == size for name, size in sizes.items()
-    )
-    return there and all(record["sha256"].get(path.name) == sha256(path) for path in inputs)
+        write_record(making, record(options, inputs, making))
 
 
 def require_ours(folder: Path, source: Path, *, force: bool) -> None:
@@ -141,7 +110,7 @@ def require_ours(folder: Path, source: Path, *, force: bool) -> None:
         )
     if force or not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
-    if not folder.is_dir() or (read_record(folder) or {}).get("step") != STEP:
+    if not folder.is_dir() or not made_by_us(folder):
         raise ParameterError(
             f"{folder} exists, and labs convert did not write it",
             why="converting replaces the whole folder",

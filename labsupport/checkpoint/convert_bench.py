@@ -1,4 +1,4 @@
-"""How fast conversion is, and how much memory it takes: each run in a process of its own, one way and the other in turn.
+"""How fast conversion is, and how much memory it takes: each run in its own process, one way and the other in turn.
 
 Peak memory is what the operating system counted for the process (``ru_maxrss``), with pages of mapped files.
 """
