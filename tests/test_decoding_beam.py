@@ -122,6 +122,21 @@ def test_the_stopping_rules_search_further_and_further() -> None:
     assert sum(lengths[True]) < sum(lengths[False]) < sum(lengths["never"])
 
 
+def test_never_assumes_the_shortest_length_when_short_is_favored() -> None:
+    """With a negative penalty every further token costs, so the best that a beam can hope for is to end now."""
+    table = {(): [-1.0, -1.2, -9.0], (1,): [-1.8, -0.8, -9.0], (1, 1): [-0.1, -9.0, -9.0]}
+
+    def next_logprobs(sequences: list[list[int]]) -> np.ndarray:
+        return np.array([table.get(tuple(sequence), [-9.0, -9.0, -9.0]) for sequence in sequences])
+
+    trace = beam_search(
+        next_logprobs, [], width=2, max_new_tokens=20, end_ids=[0], length_penalty=-0.2, early_stopping="never"
+    )
+    assert [h.tokens for h in trace.hypotheses] == [(0,), (1, 1, 0)]
+    assert trace.hypotheses[1].score == pytest.approx(-2.1 * 3**0.2)
+    assert trace.stopped == ("no running beam can score better",)
+
+
 def test_a_higher_length_penalty_favors_longer_sequences() -> None:
     means = []
     for penalty in (-2.0, 0.0, 2.0):
@@ -215,3 +230,8 @@ def test_a_setting_out_of_range_is_explained(change: dict[str, Any], message: st
 def test_a_search_with_no_way_on_is_explained() -> None:
     with pytest.raises(ParameterError, match="the search found no sequence"):
         beam_search(lambda sequences: np.full((len(sequences), 3), -np.inf), [], width=2, max_new_tokens=3)
+
+
+def test_a_model_that_returns_the_wrong_shape_is_explained() -> None:
+    with pytest.raises(ParameterError, match=r"next_logprobs returned the shape \(3,\) for 1 sequences"):
+        beam_search(lambda _: np.zeros(3), [], width=2, max_new_tokens=3)

@@ -122,39 +122,65 @@ def test_sampling_has_the_same_scores_and_draws_the_same_tokens() -> None:
             np.testing.assert_allclose(logits, scores[0].numpy(), rtol=1e-4, atol=1e-4)
 
 
-def random_search(rng: np.random.Generator, width: int) -> dict[str, Any]:
-    return {
-        "length_penalty": float(rng.choice([-1.0, 0.0, 0.5, 1.0, 2.0])),
-        "early_stopping": [True, False, "never"][int(rng.integers(3))] if width > 1 else bool(rng.integers(2)),
-    }
+def their_search(
+    model: PreTrainedModel, prompt: list[int], ends: list[int], width: int, **settings: Any
+) -> tuple[list[tuple[int, ...]], list[float]]:
+    """The sequences and scores that generate returns; one beam is its greedy search, whose score is computed here."""
+    penalty = settings["length_penalty"]
+    if width > 1:
+        settings |= {"num_beams": width, "num_return_sequences": width}
+    else:  # the others mean nothing to it
+        settings = {"max_new_tokens": settings["max_new_tokens"]}
+    theirs = their_generate(model, prompt, do_sample=False, eos_token_id=ends, **settings)
+    sequences = [output_ids(row, prompt, ends) for row in theirs.sequences]
+    if width > 1:
+        return sequences, theirs.sequences_scores.tolist()
+    total = sequence_logprob(torch.cat(theirs.scores).numpy(), sequences[0])
+    return sequences, [total / len(sequences[0]) ** penalty]
 
 
 def test_beam_search_finds_the_same_sequences_and_scores() -> None:
-    """Widths 1 to 8, five length penalties, three stopping rules; width 1 is generate's greedy search."""
+    """Widths 1 to 8 and five length penalties, each under all three stopping rules."""
     rng = np.random.default_rng(2)
-    reasons: list[str] = []
+    reasons: set[str] = set()
+    rule_matters = 0
     for number in range(SETTINGS):
-        model, prompt, ends, length = random_request(rng)
-        width = number % 8 + 1
-        settings = random_search(rng, width)
-        trace = beam_search(next_logprobs(model), prompt, width=width, max_new_tokens=length, end_ids=ends, **settings)
-        theirs = their_generate(
-            model,
-            prompt,
-            do_sample=False,
-            num_beams=width,
-            num_return_sequences=width,
-            max_new_tokens=length,
-            eos_token_id=ends,
-            **(settings if width > 1 else {}),
-        )
-        assert [h.tokens for h in trace.hypotheses] == [output_ids(row, prompt, ends) for row in theirs.sequences]
-        if width > 1:
-            expected = theirs.sequences_scores.tolist()
-        else:
-            best = trace.best.tokens
-            total = sequence_logprob(torch.cat(theirs.scores).numpy(), best)
-            expected = [total / len(best) ** settings["length_penalty"]]
-        np.testing.assert_allclose([h.score for h in trace.hypotheses], expected, rtol=1e-5, atol=1e-4)
-        reasons.extend(trace.stopped)
-    assert len(set(reasons)) == 3, f"every reason to stop must occur, not only {set(reasons)}"
+        model, prompt, _, _ = random_request(rng)
+        width, length = number % 8 + 1, int(rng.integers(1, 16))
+        ends = rng.choice(VOCABULARY, size=rng.integers(1, 20), replace=False).tolist()
+        found = []
+        for rule in (True, False, "never") if width > 1 else (True, False):  # greedy never waits for a better one
+            settings = {
+                "max_new_tokens": length,
+                "length_penalty": [-0.2, 0.0, 0.5, 1.0, 2.0][number % 5],
+                "early_stopping": rule,
+            }
+            trace = beam_search(next_logprobs(model), prompt, width=width, end_ids=ends, **settings)
+            sequences, scores = their_search(model, prompt, ends, width, **settings)
+            assert [h.tokens for h in trace.hypotheses] == sequences
+            np.testing.assert_allclose([h.score for h in trace.hypotheses], scores, rtol=1e-5, atol=1e-4)
+            reasons.update(trace.stopped)
+            found.append(sequences)
+        rule_matters += any(sequences != found[0] for sequences in found)
+    assert len(reasons) == 3, f"every reason to stop must occur, not only {reasons}"
+    assert rule_matters > SETTINGS / 10, "the stopping rule hardly ever changed the result"
+
+
+@pytest.mark.real_model
+def test_the_real_model_writes_the_same() -> None:
+    from labsupport.models import load
+
+    model, tokenizer = load("smollm2-135m-instruct")
+    prompt = tokenizer("The capital of France is").input_ids
+    ends = [tokenizer.eos_token_id]
+    greedy = generate(
+        next_logits(model), prompt, dialect("hf", do_sample=False), Xorwow(), max_new_tokens=8, end_ids=ends
+    )
+    theirs = their_generate(model, prompt, do_sample=False, max_new_tokens=8, eos_token_id=ends)
+    assert greedy.tokens == output_ids(theirs.sequences[0], prompt, ends)
+    assert tokenizer.decode(greedy.tokens).startswith(" Paris")
+    settings: dict[str, Any] = {"max_new_tokens": 8, "length_penalty": 1.0, "early_stopping": False}
+    trace = beam_search(next_logprobs(model), prompt, width=4, end_ids=ends, **settings)
+    sequences, scores = their_search(model, prompt, ends, 4, **settings)
+    assert [h.tokens for h in trace.hypotheses] == sequences
+    np.testing.assert_allclose([h.score for h in trace.hypotheses], scores, rtol=1e-4)

@@ -5,7 +5,7 @@ Everything here is numpy on plain arrays; torch is imported only where its rando
 
 from __future__ import annotations
 
-from labsupport.decoding.beam import Beam, BeamStep, BeamTrace, Candidate, Hypothesis, NextLogprobs, beam_search
+from labsupport.decoding.beam import NextLogprobs, beam_search
 from labsupport.decoding.dialects import DIALECTS, dialect, exact_distribution, stream_for
 from labsupport.decoding.loop import Generation, NextLogits, all_logits, generate, next_logits, next_logprobs
 from labsupport.decoding.sampler import Context, Sampler, Snapshot, Step
@@ -37,6 +37,7 @@ from labsupport.decoding.steps import (
     top_p_cut,
 )
 from labsupport.decoding.streams import Stream, TorchStream, Xorwow, independent_seed, inverse_cdf
+from labsupport.decoding.trace import Beam, BeamStep, BeamTrace, Candidate, Fate, Hypothesis
 
 __all__ = [
     "DIALECTS",
@@ -46,6 +47,7 @@ __all__ = [
     "BeamTrace",
     "Candidate",
     "Context",
+    "Fate",
     "Generation",
     "Hypothesis",
     "NextLogits",

@@ -13,92 +13,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Literal
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from labsupport.decoding.steps import Array
+from labsupport.decoding.trace import Beam, BeamStep, BeamTrace, Candidate, Fate, Hypothesis
 from labsupport.errors import ParameterError
 
 NextLogprobs = Callable[[list[list[int]]], Array]
 """n sequences of ids, all of the same length -> ln p of the next token, [n, V]."""
-
-
-@dataclass(frozen=True)
-class Beam:
-    """A running sequence: its output ids, ln p under the model, and the total that it is ranked by.
-
-    ``total`` is ``logprob`` less the diversity penalties paid on the way; without groups the two are equal.
-    """
-
-    tokens: tuple[int, ...] = ()
-    logprob: float = 0.0
-    total: float = 0.0
-
-
-@dataclass(frozen=True)
-class Candidate(Beam):
-    """A beam continued by one token, and what became of it.
-
-    Args:
-        parent: index of the beam that it continues, in the step's ``beams``.
-        fate: ``kept`` runs on; ``finished`` ended (end token or length) among the best; ``pruned`` is dropped.
-    """
-
-    parent: int = 0
-    fate: Literal["kept", "finished", "pruned"] = "pruned"
-
-    @property
-    def token(self) -> int:
-        """The id that it added."""
-        return self.tokens[-1]
-
-
-@dataclass(frozen=True)
-class Hypothesis(Candidate):
-    """A finished sequence; ``score`` is total / length ** length_penalty, its length counting the end token."""
-
-    score: float = 0.0
-    group: int = 0
-
-
-@dataclass(frozen=True)
-class BeamStep:
-    """One step of one group.
-
-    Args:
-        number: the length of the candidates, from 1.
-        group: the group, from 0.
-        beams: what ran into the step, best first.
-        candidates: those that competed, best first: (1 + number of end ids) * width, at least 2 * width.
-        totals: [len(beams), V], the ranking total of *every* continuation; all that are no candidate were pruned.
-    """
-
-    number: int
-    group: int
-    beams: tuple[Beam, ...]
-    candidates: tuple[Candidate, ...]
-    totals: Array = field(repr=False, compare=False)
-
-    def with_fate(self, fate: Literal["kept", "finished", "pruned"]) -> list[Candidate]:
-        """The candidates with this fate, best first."""
-        return [candidate for candidate in self.candidates if candidate.fate == fate]
-
-
-@dataclass(frozen=True)
-class BeamTrace:
-    """A whole search: its steps, what it found (best score first), and why each group stopped."""
-
-    prompt: tuple[int, ...]
-    steps: tuple[BeamStep, ...]
-    hypotheses: tuple[Hypothesis, ...]
-    stopped: tuple[str, ...]
-
-    @property
-    def best(self) -> Hypothesis:
-        """The hypothesis with the highest score."""
-        return self.hypotheses[0]
 
 
 @dataclass(frozen=True)
@@ -184,7 +108,7 @@ def beam_search(
     steps: list[BeamStep] = []
     while running := [lane for lane in lanes if not lane.stopped]:
         sequences = [[*prompt, *beam.tokens] for lane in running for beam in lane.beams]
-        rows = iter(np.asarray(next_logprobs(sequences)))
+        rows = iter(_checked_rows(np.asarray(next_logprobs(sequences)), len(sequences)))
         taken: dict[int, int] = {}
         for lane in running:
             logprobs = np.stack([next(rows) for _ in lane.beams])
@@ -197,6 +121,16 @@ def beam_search(
             "the search found no sequence", why="every continuation has probability 0", fix="loosen the constraints"
         )
     return BeamTrace(tuple(prompt), tuple(steps), tuple(found), tuple(lane.stopped for lane in lanes))
+
+
+def _checked_rows(rows: Array, sequences: int) -> Array:
+    if rows.ndim != 2 or len(rows) != sequences:
+        raise ParameterError(
+            f"next_logprobs returned the shape {rows.shape} for {sequences} sequences",
+            why="the search needs one row of log-probabilities per sequence",
+            fix=f"return an array [{sequences}, V]",
+        )
+    return rows
 
 
 class _Lane:
@@ -243,7 +177,7 @@ class _Lane:
         judged: list[Candidate] = []
         kept = 0
         for rank, candidate in enumerate(candidates):
-            fate: Literal["kept", "finished", "pruned"] = "pruned"
+            fate: Fate = "pruned"
             if candidate.token in self.settings.end_ids or number == self.settings.max_new_tokens:
                 fate = "finished" if rank < self.width else "pruned"
             elif kept < self.width:
