@@ -25,10 +25,10 @@ class RmsNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        """[..., size] -> [..., size], in the dtype of ``x``; the mean square is taken in float32."""
-        wide = x.float()
+        """[..., size] -> [..., size], in the dtype of ``x``; the mean square is taken in float32 or better."""
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
         unit = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
-        return (unit * self.weight.float()).to(x.dtype)
+        return (unit * self.weight).to(x.dtype)
 
 
 class LayerNorm(nn.Module):

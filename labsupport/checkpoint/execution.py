@@ -1,0 +1,155 @@
+"""The last proof: the checkpoint is run, and its logits are held against those of transformers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from labsupport.checkpoint.config import CONFIG, CheckpointConfig, read_config, read_json
+from labsupport.checkpoint.findings import Finding
+from labsupport.checkpoint.roundtrip import restore
+
+TEXT = "The capital of France is Paris, and a server that batches its requests still has to find that out, one by one. "
+LENGTH, LONGEST = 48, 1024  # tokens, where no window asks for more; and where one does
+ROUNDING = 5e-6  # of the largest logit: what float32 sums in another order may differ by
+
+
+@dataclass(frozen=True)
+class Execution:
+    """What the run gave.
+
+    Args:
+        tokens: token ids that were run.
+        difference: largest absolute difference of any logit; None without a reference.
+        scale: largest absolute logit.
+        findings: empty when the logits agree.
+    """
+
+    tokens: int
+    difference: float | None
+    scale: float
+    findings: tuple[Finding, ...] = ()
+
+
+def check_execution(folder: Path, reference: Path | None, tolerance: float = 1e-4) -> Execution:
+    """Run a checkpoint in float32 and compare its logits with those of transformers, where there is a reference.
+
+    A checkpoint of 16 bits is compared with the original *as the checkpoint rounds it*, in float32 on both sides, so
+    that the same tolerance holds: what is tested is the network, and the round trip has tested the rounding.
+
+    Args:
+        folder: the checkpoint.
+        reference: the Hugging Face folder, or None: then the logits need only be finite.
+        tolerance: on the absolute difference of each logit. Float32 carries 7 digits, so a network with logits beyond
+            20 is allowed ``ROUNDING`` times its largest one instead.
+
+    Raises:
+        CheckpointError: the network cannot be built.
+    """
+    import torch
+
+    from labsupport.checkpoint.network import load_network
+
+    config = read_config(folder)
+    tokens = torch.tensor([_tokens(config, reference)])
+    network = load_network(folder)
+    ours = Trace(network)
+    with torch.no_grad():
+        logits = network(tokens)
+    del network
+    scale = float(logits.abs().max())
+    if not bool(logits.isfinite().all()):
+        return Execution(tokens.numel(), None, scale, (_not_finite(folder),))
+    if reference is None:
+        return Execution(tokens.numel(), None, scale)
+    with torch.no_grad():
+        found = _original(reference, folder, config)(tokens, output_hidden_states=True)
+    difference, allowed = float((logits - found.logits).abs().max()), max(tolerance, ROUNDING * scale)
+    if difference <= allowed:
+        return Execution(tokens.numel(), difference, scale)
+    where = ours.first_difference(list(found.hidden_states), allowed)
+    return Execution(tokens.numel(), difference, scale, (_differ(folder, reference, difference, allowed, where),))
+
+
+class Trace:
+    """Records the hidden states of a network while it runs, in the order of transformers: inputs, then each layer."""
+
+    def __init__(self, network: Any) -> None:
+        self.states: list[Any] = []
+        parts = [part for stage in network.stages for part in (stage.inputs, *stage.layers) if part is not None]
+        for part in parts:
+            part.register_forward_hook(lambda _module, _inputs, output: self.states.append(output))
+
+    def first_difference(self, others: list[Any], tolerance: float) -> str:
+        """Where the states part first: ``after the embedding``, ``after layer 3``, or ``after the last layer``."""
+        # the last state of transformers has been through the final norm, so it is not compared
+        for index, (mine, other) in enumerate(zip(self.states[:-1], others[:-1], strict=False)):
+            if float((mine - other).abs().max()) > tolerance:
+                return f"after layer {index - 1}" if index else "after the embedding"
+        return "after the last layer"
+
+
+def _tokens(config: CheckpointConfig, reference: Path | None) -> list[int]:
+    """Token ids: text where the reference has a tokenizer; longer than the window where that is in reach."""
+    window = getattr(config, "sliding_window", None) or 0
+    longest = min(LONGEST, config.max_position_embeddings or LONGEST)
+    length = min(longest, window + LENGTH if window + LENGTH <= longest else LENGTH)
+    ids = list(range(3, 3 + length))
+    if reference is not None and (reference / "tokenizer.json").is_file():
+        from tokenizers import Tokenizer
+
+        tokenizer = Tokenizer.from_file(str(reference / "tokenizer.json"))
+        ids = tokenizer.encode(TEXT * (1 + length // 8)).ids[:length]
+    return [token % config.vocab_size for token in ids]
+
+
+def _original(reference: Path, folder: Path, config: CheckpointConfig) -> Any:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from labsupport.models.quiet import quiet_transformers
+
+    with quiet_transformers():
+        model = AutoModelForCausalLM.from_pretrained(reference, dtype=torch.float32, attn_implementation="eager")
+    if config.dtype != "float32":
+        with torch.no_grad():
+            for name, values in restore(folder):
+                model.get_parameter(name).copy_(torch.from_numpy(values))
+    return model.eval()
+
+
+def _not_finite(folder: Path) -> Finding:
+    return Finding(
+        "execution",
+        f"the logits of {folder} are not finite",
+        "a weight is out of range, or a norm's epsilon is wrong",
+        "look at the finite rule of the structure, and at norm_epsilon",
+    )
+
+
+def _differ(folder: Path, reference: Path, difference: float, tolerance: float, where: str) -> Finding:
+    fields = config_differences(read_config(folder), reference)
+    return Finding(
+        "execution",
+        f"the logits of {folder} differ from transformers' by up to {difference:.3g}, and {tolerance:.0e} is allowed",
+        f"the hidden states part {where}; " + ("; ".join(fields) if fields else "the configs agree"),
+        f"correct {folder / CONFIG}" if fields else "convert the model again: labs convert",
+    )
+
+
+def config_differences(config: CheckpointConfig, reference: Path) -> list[str]:
+    """Fields of a checkpoint's config that are not what the Hugging Face config makes of them, one sentence each.
+
+    Fields that change no logit (``logits_dtype``, the mapping, how the embedding is cut) are not compared.
+    """
+    from labsupport.checkpoint.config_hf import config_from_hf
+
+    meant = config_from_hf(read_json(reference / CONFIG), dtype=config.dtype).model_dump()
+    ours, unread = config.model_dump(), {"mapping", "quantization", "logits_dtype", "architecture"}
+    unread |= {"use_parallel_embedding", "embedding_sharding_dim"}
+    return [
+        f"config.json has {key} {ours.get(key)!r} where the original makes it {value!r}"
+        for key, value in meant.items()
+        if key not in unread and ours.get(key) != value
+    ]
