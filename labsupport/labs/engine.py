@@ -1,31 +1,24 @@
 """The papermill engine ``labs``: headless runs that neither hang nor outlive their time.
 
-A cell that writes into an ``Output`` widget makes nbclient answer the widget on the same socket on which another task
-waits for the cell's end. Now and then the wake-up is lost, and the cell waits out its whole time limit, or for ever
-without one (nbclient issue 312). So the wait is cut into slices: after each, the socket is looked at anew.
+papermill finds it by the entry point in pyproject.toml, and is what imports this module::
 
     papermill --engine labs notebooks/02_sampling.ipynb out.ipynb
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-from queue import Empty
-from time import monotonic
 from typing import Any
 
 from jupyter_core.utils import run_sync
-from nbclient.util import ensure_async
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine
 from papermill.log import logger
 
-SLICE = 0.2  # seconds between two looks at the socket
+from labsupport.labs.waiting import sliced, time_left
 
 
 class SlicedClient(PapermillNotebookClient):  # type: ignore[misc]
-    """papermill's client, with the wait for a cell's reply cut into slices of ``SLICE`` seconds."""
+    """papermill's client, with the wait for a cell's reply cut into slices."""
 
     async def async_start_new_kernel_client(self) -> Any:
         """Start the kernel's client, and put the sliced wait in place of its shell channel's."""
@@ -34,25 +27,6 @@ class SlicedClient(PapermillNotebookClient):  # type: ignore[misc]
         return client
 
     start_new_kernel_client = run_sync(async_start_new_kernel_client)  # the base class binds its own coroutine
-
-
-def sliced(get_message: Callable[..., Any]) -> Callable[..., Any]:
-    """``get_message(timeout=...)``, asked again every ``SLICE`` seconds until its whole time is over.
-
-    The coroutine raises ``queue.Empty`` when no message came in time, as the one it stands for does.
-    """
-
-    async def ask(timeout: float | None = None) -> Any:
-        end = math.inf if timeout is None else monotonic() + timeout
-        while True:
-            left = end - monotonic()
-            try:
-                return await ensure_async(get_message(timeout=max(0.0, min(SLICE, left))))
-            except Empty:
-                if left <= SLICE:
-                    raise
-
-    return ask
 
 
 class LabEngine(NBClientEngine):  # type: ignore[misc]
@@ -98,13 +72,3 @@ class LabEngine(NBClientEngine):  # type: ignore[misc]
             },
         )
         return client.execute()
-
-
-def time_left(lab_timeout: float, cell_timeout: float | None) -> Callable[[Any], float]:
-    """How long the next cell may take: what the lab has left, counted from now, and no more than ``cell_timeout``."""
-    end = monotonic() + lab_timeout
-
-    def left(_cell: Any) -> float:
-        return max(0.1, min(end - monotonic(), cell_timeout or math.inf))  # nbclient reads 0 as no limit
-
-    return left

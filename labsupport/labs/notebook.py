@@ -169,13 +169,7 @@ def read(path: Path) -> Notebook:
         raise NotebookError(
             f"no notebook {path}", why="the file does not exist", fix="look at the labs with `labs run --help`"
         ) from None
-    except (
-        nbformat.ValidationError,
-        nbformat.reader.NotJSONError,
-        AttributeError,
-        KeyError,
-        UnicodeDecodeError,
-    ) as bad:
+    except Exception as bad:  # nbformat raises whatever it stumbles over
         raise NotebookError(
             f"{path} is not a notebook",
             why=(str(bad).splitlines() or [type(bad).__name__])[0][:200],

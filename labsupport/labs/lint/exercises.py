@@ -9,6 +9,7 @@ from labsupport.labs.lint.finding import Finding, Section, finding, sections
 from labsupport.labs.notebook import Cell, Notebook
 
 TAGS = ("exercise", "solution", "check")
+STUB = r"NotImplementedError|=\s*(None|\.\.\.)|BEGIN SOLUTION"
 HEADING = re.compile(r"Exercise (?P<id>\d\d\.\d+) · \S.*")
 
 
@@ -65,7 +66,7 @@ def _right_check(notebook: Notebook, id: str, cell: Cell) -> Iterator[Finding]:
         )
     if "check" not in cell.tags and checked:
         yield finding(notebook, cell, f"a cell tagged {_tag(cell)!r} calls check", "call it in the cell tagged check")
-    if "exercise" in cell.tags and not re.search(r"NotImplementedError|=\s*(None|\.\.\.)", cell.source):
+    if "exercise" in cell.tags and not re.search(STUB, cell.source):
         yield finding(notebook, cell, f"the stub of {id} is no stub", "`raise NotImplementedError`, or `answer = None`")
 
 
