@@ -92,18 +92,29 @@ def atomic_folder(target: Path) -> Iterator[Path]:
         yield making
         making.chmod(0o755)  # mkdtemp makes a private folder; a workspace may be shared
         if target.exists():
-            retired = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
-            target.rename(retired / "was")
-            making.rename(target)
-            shutil.rmtree(retired)
+            _replace(target, making)
         else:
             making.rename(target)
-    except OSError as problem:
-        if problem.errno in (errno.ENOSPC, errno.EDQUOT):
+    except Exception as problem:
+        if _disk_is_full(problem):
             raise full_disk(target) from problem
         raise
     finally:
         shutil.rmtree(making, ignore_errors=True)
+
+
+def _replace(target: Path, making: Path) -> None:
+    """Put ``making`` where ``target`` is; should that fail, ``target`` comes back."""
+    retired = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
+    try:
+        target.rename(retired / "was")
+        try:
+            making.rename(target)
+        except BaseException:
+            (retired / "was").rename(target)
+            raise
+    finally:
+        shutil.rmtree(retired, ignore_errors=True)
 
 
 def atomic_text(target: Path, text: str) -> None:
@@ -114,11 +125,18 @@ def atomic_text(target: Path, text: str) -> None:
         making.write_text(text, encoding="utf-8")
         making.replace(target)
     except OSError as problem:
-        if problem.errno in (errno.ENOSPC, errno.EDQUOT):
+        if _disk_is_full(problem):
             raise full_disk(target) from problem
         raise
     finally:
         making.unlink(missing_ok=True)
+
+
+def _disk_is_full(problem: Exception) -> bool:
+    if isinstance(problem, OSError) and problem.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    said = str(problem)  # safetensors and shutil.copytree keep the reason in the text only
+    return os.strerror(errno.ENOSPC) in said or os.strerror(errno.EDQUOT) in said
 
 
 def full_disk(target: Path) -> SpaceError:
