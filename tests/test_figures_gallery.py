@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import io
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+from figures_gallery import gallery
 from PIL import Image
 
 from labsupport.errors import ParameterError
@@ -19,9 +18,6 @@ from labsupport.figures.labels import spread
 from labsupport.figures.layers import attention_triangle, logit_lens
 from labsupport.figures.pipeline import Row, pipeline_map, table
 from labsupport.figures.timing import durations, spoken
-
-sys.path.insert(0, str(Path(__file__).parent))
-from figures_gallery import gallery
 
 ALT = "A figure that is never drawn, because its data is refused."
 GALLERY = gallery()
