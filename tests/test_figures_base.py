@@ -12,7 +12,7 @@ from PIL import Image
 
 from labsupport.errors import ParameterError
 from labsupport.figures import ROLES, Choice, Explorer, LabFigure, Slider, small_multiples, theme, visible
-from labsupport.figures.figure import MIME
+from labsupport.figures.figure import MIME, _number
 from labsupport.figures.style import lettering
 
 ALT = "One bar: the token Paris has probability 0.61."
@@ -77,6 +77,13 @@ def test_rendering_is_deterministic_and_deaf_to_the_reader_s_matplotlib():
     with matplotlib.rc_context({"font.size": 20, "axes.facecolor": "red"}):
         assert bar().png() == first
         assert matplotlib.rcParams["font.size"] == 20
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.001, "0.001"), (50, "50"), (20000.0, "20,000"), (1e27, "10²⁷"), (2e-7, "2·10⁻⁷")]
+)
+def test_ticks_of_a_logarithmic_axis_are_plain_text(value, text):
+    assert _number(value) == text
 
 
 def test_drawing_registers_nothing_with_pyplot():

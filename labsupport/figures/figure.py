@@ -140,9 +140,18 @@ def _plain_ticks(figure: Figure) -> Figure:
         if isinstance(axis.get_major_formatter(), LogFormatter):
             low, high = sorted(axis.get_view_interval())
             axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 300 * low else (1,)))
-            axis.set_major_formatter(lambda value, _: f"{value:g}".replace("-", "−"))
+            axis.set_major_formatter(lambda value, _: _number(value))
             axis.set_minor_formatter(NullFormatter())
     return figure
+
+
+def _number(value: float) -> str:
+    """A tick's number in plain text: 0.001, 50, 20,000, and 10⁻⁷ for the powers of ten beyond."""
+    if 1e-3 <= value < 1e5:
+        return f"{value:,g}"
+    factor, power = f"{value:.0e}".split("e")
+    raised = str(int(power)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    return f"10{raised}" if factor == "1" else f"{factor}·10{raised}"
 
 
 def _raster(figure: Figure, theme: Theme) -> Image:
