@@ -117,10 +117,10 @@ class CheckpointConfig(BaseModel):
 
     architecture: str
     dtype: Dtype
-    hidden_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    vocab_size: int
+    hidden_size: int = Field(ge=1)
+    num_hidden_layers: int = Field(ge=1)
+    num_attention_heads: int = Field(ge=1)
+    vocab_size: int = Field(ge=1)
     hidden_act: str = "gelu"
     num_key_value_heads: int = 0
     intermediate_size: int = 0
@@ -142,7 +142,8 @@ class CheckpointConfig(BaseModel):
     @classmethod
     def _fill_sizes(cls, raw: dict[str, Any]) -> dict[str, Any]:
         given = dict(raw)
-        if (heads := given.get("num_attention_heads")) and (hidden := given.get("hidden_size")):
+        heads, hidden = given.get("num_attention_heads"), given.get("hidden_size")
+        if isinstance(heads, int) and isinstance(hidden, int) and heads > 0:
             given["num_key_value_heads"] = given.get("num_key_value_heads") or heads
             given["head_size"] = given.get("head_size") or hidden // heads
             given["intermediate_size"] = given.get("intermediate_size") or 4 * hidden

@@ -24,6 +24,7 @@ from labsupport.checkpoint.tensor_bits import HELD, Array
 from labsupport.errors import CheckpointError
 
 BLOCK = 8 << 20  # bytes held at a time
+PAGE = 4096  # bytes in a page of the operating system's file cache
 _LONGEST_HEADER = 100 << 20  # the limit that the safetensors library has, too
 
 
@@ -115,8 +116,12 @@ def write_tensors(path: Path, tensors: Mapping[str, TensorInfo], data: Iterable[
                 file.write(np.ascontiguousarray(block).reshape(-1).view(np.uint8).data)
 
 
-def header_bytes(tensors: Mapping[str, TensorInfo]) -> bytes:
-    """The length and the header of a file that holds ``tensors`` in this order; data starts at a multiple of 8."""
+def header_bytes(tensors: Mapping[str, TensorInfo], *, start: int | None = None) -> bytes:
+    """The length and the header of a file that holds ``tensors`` in this order; data starts at a multiple of 8.
+
+    Args:
+        start: where in a page of ``PAGE`` bytes the data is to start, a multiple of 8; anywhere where it is missing.
+    """
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     offset = 0
     for name, info in tensors.items():
@@ -124,7 +129,7 @@ def header_bytes(tensors: Mapping[str, TensorInfo]) -> bytes:
         header[name] = {"dtype": info.kind, "shape": list(info.shape), "data_offsets": spot}
         offset += info.bytes
     text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
+    text += b" " * (-len(text) % 8 if start is None else (start - 8 - len(text)) % PAGE)
     return struct.pack("<Q", len(text)) + text
 
 
