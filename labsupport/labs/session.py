@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
@@ -129,7 +130,8 @@ def _check_profile(profile: str) -> None:
 def _check_model(model: str) -> None:
     from labsupport.models import CATALOGUE
 
-    if model in CATALOGUE or Path(model).expanduser().is_dir() or (model.count("/") == 1 and not model.startswith("/")):
+    is_folder = bool(model) and Path(model).expanduser().is_dir()
+    if model in CATALOGUE or is_folder or re.fullmatch(r"[\w.-]+/[\w.-]+", model):
         return
     raise ParameterError(
         f"MODEL = {model!r}",
