@@ -12,6 +12,7 @@ from PIL import Image
 
 from labsupport.errors import ParameterError
 from labsupport.figures import ROLES, Choice, Explorer, LabFigure, Slider, small_multiples, theme, visible
+from labsupport.figures.explore import _titles
 from labsupport.figures.figure import MIME, _number
 from labsupport.figures.style import lettering
 
@@ -196,6 +197,22 @@ def test_the_static_form_is_displayed_after_the_live_one(monkeypatch):
     assert [type(thing).__name__ for thing in shown] == ["VBox", "LabFigure"]
     assert shown[1].alt == "The bar grows with the temperature."
     assert "Output" not in {type(child).__name__ for child in shown[0].children}
+
+
+def test_a_panel_is_titled_by_what_tells_it_from_the_others():
+    sliders = {"T": Slider(0.0, 2.0, start=1.0, step=0.1, label="temperature"), "name": Choice(("a", "b"))}
+    assert _titles(sliders, [{"T": 0.2, "name": "a"}, {"T": 2.0, "name": "a"}]) == [
+        "temperature = 0.2",
+        "temperature = 2.0",
+    ]
+    assert _titles(sliders, [{"T": 0.2, "name": "a"}]) == ["temperature = 0.2, name = a"]
+
+
+def test_a_long_panel_title_is_wrapped_and_not_cut():
+    together = small_multiples([bar(), bar()], titles=["a word " * 12, "short"], alt="Two equal bars side by side.")
+    image = pixels(together.png(dpi=100)).min(axis=-1)
+    assert image[:45, 322:326].min() > 200  # nothing runs over the edge of the left panel
+    assert image[20:45, :300].min() < 100  # its title goes on in a second line
 
 
 @pytest.mark.parametrize(

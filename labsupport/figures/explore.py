@@ -118,13 +118,15 @@ class Explorer:
         sliders: Mapping[str, Slider | Choice],
         frames: Sequence[Mapping[str, Value]],
         alt: str,
+        columns: int = 2,
     ) -> None:
         _require_frames(sliders, frames)
         import ipywidgets
 
         self._make = make
         self._drawn: dict[tuple[Value, ...], tuple[bytes, str]] = {}
-        self.static = small_multiples([make(**frame) for frame in frames], titles=_titles(sliders, frames), alt=alt)
+        panels = [make(**frame) for frame in frames]
+        self.static = small_multiples(panels, titles=_titles(sliders, frames), alt=alt, columns=columns)
         self.controls = {name: slider.widget(name) for name, slider in sliders.items()}
         self.picture = ipywidgets.Image(format="png", layout={"max_width": "100%", "width": "624px"})
         self.sentence = ipywidgets.HTML()
@@ -155,6 +157,7 @@ def explore(
     sliders: Mapping[str, Slider | Choice],
     frames: Sequence[Mapping[str, Value]],
     alt: str,
+    columns: int = 2,
 ) -> None:
     """Show ``make``'s figure under live sliders, and always also its static form.
 
@@ -163,6 +166,7 @@ def explore(
         sliders: argument name -> :class:`Slider` or :class:`Choice`.
         frames: the settings of the static small multiples, each naming all sliders.
         alt: what the static form shows.
+        columns: panels in a row of the static form; 1 where a panel needs the full width.
 
     Raises:
         ParameterError: no frames, a frame that does not name all sliders, or a value that its slider cannot reach.
@@ -178,7 +182,7 @@ def explore(
     """
     from IPython.display import display
 
-    display(Explorer(make, sliders=sliders, frames=frames, alt=alt))
+    display(Explorer(make, sliders=sliders, frames=frames, alt=alt, columns=columns))
 
 
 def _require_frames(sliders: Mapping[str, Slider | Choice], frames: Sequence[Mapping[str, Value]]) -> None:
@@ -199,7 +203,9 @@ def _require_frames(sliders: Mapping[str, Slider | Choice], frames: Sequence[Map
 
 
 def _titles(sliders: Mapping[str, Slider | Choice], frames: Sequence[Mapping[str, Value]]) -> list[str]:
-    return [", ".join(f"{sliders[name].label or name} = {value}" for name, value in frame.items()) for frame in frames]
+    """What tells a frame from the others: a value that all of them share is left out."""
+    apart = [name for name in sliders if len({frame[name] for frame in frames}) > 1] or list(sliders)
+    return [", ".join(f"{sliders[name].label or name} = {frame[name]}" for name in apart) for frame in frames]
 
 
 def _manners() -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import re
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -180,8 +181,9 @@ def _stamp(badge: str, theme: Theme) -> Image:
 
 
 def _line(title: str, theme: Theme) -> Image:
-    strip = _strip(theme, 0.22 if title else 0.01)
-    strip.text(0.02, 0.4, title, ha="left", va="center", fontsize=9, fontweight="bold")
+    lines = textwrap.wrap(title, int(theme.width * 11))  # bold characters of 9 points to the inch
+    strip = _strip(theme, 0.07 + 0.15 * len(lines))
+    strip.text(0.08 / theme.width, 0.4, "\n".join(lines), ha="left", va="center", fontsize=9, fontweight="bold")
     return _raster(strip, theme)
 
 
