@@ -66,11 +66,11 @@ def pipeline_map(here: str | None = None, *, alt: str) -> LabFigure:
 
     def draw(theme: Theme) -> Figure:
         figure, axes = theme.figure(height=2.7)
-        for title, stops, level in (("one answer", TOKEN_LINE, 1.0), ("one model", MODEL_LINE, 0.0)):
-            axes.text(-0.5, level + 0.44, title, fontweight="bold", va="center")
+        for title, stops, level in (("one answer", TOKEN_LINE, 1.05), ("one model", MODEL_LINE, 0.0)):
+            axes.text(-0.5, level + 0.53, title, fontweight="bold", va="center")
             _line(axes, theme, level, stops, here)
         axes.set_xlim(-0.52, len(TOKEN_LINE) - 0.48)
-        axes.set_ylim(-0.48, 1.56)
+        axes.set_ylim(-0.48, 1.64)
         axes.axis("off")
         return figure
 
@@ -159,7 +159,7 @@ def _station(axes: Axes, theme: Theme, place: int, level: float, stop: Stop, her
     text = axes.text(place, level, stop.name, ha="center", va="center", bbox=box, fontweight=weight, zorder=2)
     axes.text(place, level - 0.3, f"lab {stop.labs}", ha="center", va="center", fontsize=8, color=theme.muted)
     if here:
-        axes.text(place, level + 0.36, "▼ you are here", ha="center", va="center", fontsize=8, fontweight="bold")
+        axes.text(place, level + 0.31, "▼ you are here", ha="center", va="center", fontsize=8, fontweight="bold")
     return text.get_bbox_patch()
 
 
