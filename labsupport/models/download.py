@@ -23,7 +23,7 @@ from labsupport.workspace import full_disk, sha256
 
 NO_NETWORK = re.compile(
     r"connection error|connection broken|NewConnectionError|Max retries exceeded|Retrying \(|timed out|IncompleteRead"
-    r"|ProxyError|SSLError|CERTIFICATE_VERIFY_FAILED"
+    r"|ProxyError|SSLError|CERTIFICATE_VERIFY_FAILED|is invalid\.$|not a zip file"  # the last two: a wheel cut short
 )
 
 

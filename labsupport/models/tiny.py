@@ -42,7 +42,6 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "head_dim": 16,
         "query_pre_attn_scalar": 32,
         "sliding_window": 16,
-        "layer_types": ["sliding_attention", "sliding_attention", "sliding_attention", "full_attention"],
     },
     "opt": {"model_type": "opt", "word_embed_proj_dim": 64},
     "gpt2": {"model_type": "gpt2"},
@@ -105,6 +104,16 @@ def tiny_config(family: str, **overrides: Any) -> Any:
             why="each head gets an equal part of the hidden size",
             fix="a hidden_size that the number of heads divides",
         )
+    heads, groups = settings["num_attention_heads"], settings.get("num_key_value_heads", 1)
+    if heads % groups:
+        raise ParameterError(
+            f"{heads} heads with {groups} key-value heads",
+            why="each key-value head serves an equal number of heads",
+            fix="a number of key-value heads that divides the number of heads",
+        )
+    if family == "gemma3":  # local layers, and one global at the end, for any number of layers
+        local = settings["num_hidden_layers"] - 1
+        settings.setdefault("layer_types", ["sliding_attention"] * local + ["full_attention"])
     model_type = settings.pop("model_type")
     own = {OWN_NAMES.get(family, {}).get(key, key): value for key, value in settings.items()}
     known = AutoConfig.for_model(model_type)
