@@ -61,7 +61,7 @@ def spoiled(
         path = folder / f"rank{rank}.safetensors"
         held = {name: tensor.clone() for name, tensor in load_file(path).items()}
         tensors(held)
-        save_file({name: tensor.contiguous() for name, tensor in held.items()}, path)
+        save_file({name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in held.items()}, path)
     if config is not None:
         raw = json.loads((folder / "config.json").read_text())
         config(raw)

@@ -19,6 +19,12 @@ from labsupport.models import DEFAULT_MODEL, fetch, is_present, load_tokenizer, 
 TOLERANCE = 1e-4  # float32, on every logit
 STAGED = [family for family in ALL_FAMILIES if family not in ("gemma", "gemma2", "gemma3", "opt")]
 
+# The proportions of Gemma 3 270M: wide heads that share one KV head, and one layer of six that sees everything
+GEMMA_270M: dict[str, Any] = {
+    "num_hidden_layers": 7, "num_attention_heads": 4, "num_key_value_heads": 1, "head_dim": 64,
+    "query_pre_attn_scalar": 64, "layer_types": [*["sliding_attention"] * 5, "full_attention", "sliding_attention"],
+}  # fmt: skip
+
 
 def difference(checkpoint: Path, model: Path, tokens: torch.Tensor = TOKENS) -> float:
     with torch.no_grad():
@@ -58,6 +64,7 @@ def test_families_without_stages_are_refused_two(family: str) -> None:
         ("opt", {}, {"tp_size": 4, "use_parallel_embedding": True, "embedding_sharding_dim": 1}),
         ("opt", {"do_layer_norm_before": False}, {"tp_size": 2}),  # the norms of OPT-350m
         ("llama", {"attention_bias": True, "mlp_bias": True}, {"tp_size": 2}),  # biases are added once
+        ("gemma3", GEMMA_270M, {"tp_size": 4}),
         ("gemma3", {"sliding_window": 1}, {"tp_size": 2}),  # a token that sees itself alone
     ],
 )

@@ -26,6 +26,13 @@ def box(whole: Array, piece: Piece) -> Array:
     return rows if piece.columns is None else rows[:, slice(*piece.columns)]
 
 
+def stored_rows(checkpoint: Opened, rank: int, name: str, start: int = 0, stop: int | None = None) -> Array:
+    """Rows of a rank's tensor; a missing lm_head is the table of tokens, as TensorRT-LLM takes it."""
+    file = checkpoint.ranks[rank]
+    name = name if name in file.tensors else "transformer.vocab_embedding.weight"
+    return file.rows(name, start % file.tensors[name].shape[0], stop)
+
+
 @dataclass(frozen=True)
 class Original:
     """A tensor of the Hugging Face folder, and its type as a safetensors header names it."""
@@ -59,13 +66,14 @@ class Case:
     def of(cls, checkpoint: Opened, source: FolderSource, name: str, origin: Origin) -> Case:
         """The case of ``origin``, which should hold a part of the Hugging Face tensor ``name``."""
         target = next(found for found in targets(checkpoint.config, origin.rank) if found.name == origin.target)
-        file, bottom = checkpoint.ranks[origin.rank], origin.top + origin.piece.height
-        return cls(checkpoint, source, name, origin, target, file.rows(origin.target, origin.top, bottom))
+        bottom = origin.top + origin.piece.height
+        stored = stored_rows(checkpoint, origin.rank, origin.target, origin.top, bottom)
+        return cls(checkpoint, source, name, origin, target, stored)
 
     @property
     def whole(self) -> Array:
         """The rank's tensor, all pieces and padding."""
-        return self.checkpoint.ranks[self.origin.rank].rows(self.target.name)
+        return stored_rows(self.checkpoint, self.origin.rank, self.target.name)
 
     def meant(self, piece: Piece) -> Array:
         """What ``piece`` should look like in this checkpoint."""

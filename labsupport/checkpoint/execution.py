@@ -141,15 +141,23 @@ def _differ(folder: Path, reference: Path, difference: float, tolerance: float, 
 def config_differences(config: CheckpointConfig, reference: Path) -> list[str]:
     """Fields of a checkpoint's config that are not what the Hugging Face config makes of them, one sentence each.
 
-    Fields that change no logit (``logits_dtype``, the mapping, how the embedding is cut) are not compared.
+    Fields that change no logit here (``logits_dtype``, the mapping, how the embedding is cut) are not compared.
     """
     from labsupport.checkpoint.config_hf import config_from_hf
+    from labsupport.checkpoint.network.mlp import ACTIVATIONS
 
     meant = config_from_hf(read_json(reference / CONFIG), dtype=config.dtype).model_dump()
-    ours, unread = config.model_dump(), {"mapping", "quantization", "logits_dtype", "architecture"}
-    unread |= {"use_parallel_embedding", "embedding_sharding_dim"}
+    ours = config.model_dump()
+    if ACTIVATIONS.get(ours["hidden_act"]) is ACTIVATIONS.get(meant["hidden_act"]):
+        ours["hidden_act"] = meant["hidden_act"]  # two names of one formula
     return [
         f"config.json has {key} {ours.get(key)!r} where the original makes it {value!r}"
         for key, value in meant.items()
-        if key not in unread and ours.get(key) != value
+        if key not in _WITHOUT_EFFECT and ours.get(key) != value
     ]
+
+
+_WITHOUT_EFFECT = (
+    "architecture", "mapping", "quantization", "logits_dtype", "use_parallel_embedding", "embedding_sharding_dim",
+    "seq_length", "qwen_type", "tie_word_embeddings", "_sliding_window_pattern", "max_position_embeddings",
+)  # fmt: skip

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labsupport.checkpoint.convert_source import FolderSource
-from labsupport.checkpoint.diagnosis import Case, Original, box, explain
+from labsupport.checkpoint.diagnosis import Case, Original, box, explain, stored_rows
 from labsupport.checkpoint.findings import Finding, Opened, opened
 from labsupport.checkpoint.layout_cut import Origin, origins, source_shapes, targets
 from labsupport.checkpoint.tensor_bits import NAMES, Array, to_float32
@@ -89,7 +89,7 @@ def restore(folder: Path) -> Iterator[tuple[str, NDArray[np.float32]]]:
 
 
 def _stored(checkpoint: Opened, origin: Origin) -> Array:
-    return checkpoint.ranks[origin.rank].rows(origin.target, origin.top, origin.top + origin.piece.height)
+    return stored_rows(checkpoint, origin.rank, origin.target, origin.top, origin.top + origin.piece.height)
 
 
 def _differs(checkpoint: Opened, source: FolderSource, name: str, origin: Origin) -> Finding:
@@ -105,9 +105,9 @@ def _differs(checkpoint: Opened, source: FolderSource, name: str, origin: Origin
 
 def _padding(checkpoint: Opened) -> Iterator[Finding]:
     """Rows past the vocabulary are zeros."""
-    for rank, file in checkpoint.ranks.items():
+    for rank in checkpoint.ranks:
         for target in targets(checkpoint.config, rank):
-            if target.zero_rows and file.rows(target.name, target.shape[0] - target.zero_rows).any():
+            if target.zero_rows and stored_rows(checkpoint, rank, target.name, -target.zero_rows).any():
                 yield Finding(
                     "values",
                     f"the last {target.zero_rows} rows of {target.name} on rank {rank} are not zeros",

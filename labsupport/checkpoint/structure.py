@@ -80,7 +80,8 @@ def names(checkpoint: Opened) -> Iterator[Finding]:
     for rank, file in checkpoint.ranks.items():
         forms, held = expected(checkpoint.config, rank), set(file.tensors)
         missing, extra = [name for name in forms if name not in held], sorted(held - set(forms))
-        if missing == ["lm_head.weight"] and "transformer.vocab_embedding.weight" in held:
+        table = file.tensors.get("transformer.vocab_embedding.weight")
+        if missing == ["lm_head.weight"] and table is not None and table.shape == forms["lm_head.weight"].shape:
             yield Finding(
                 "names",
                 f"{file.path} has no lm_head.weight",
