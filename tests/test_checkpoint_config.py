@@ -102,7 +102,7 @@ def test_an_impossible_value_is_named(change: dict[str, Any], message: str) -> N
 
 
 def test_the_schema_of_2023_is_recognized_and_translated() -> None:
-    with pytest.raises(CheckpointError, match="schema of 2023.*use_weight_only") as caught:
+    with pytest.raises(CheckpointError, match=r"schema of 2023.*use_weight_only") as caught:
         parse_config(OPT_2023)
     assert "labs inspect --translate" in caught.value.fix
     done = translate(OPT_2023)

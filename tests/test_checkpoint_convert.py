@@ -1,4 +1,4 @@
-"""Conversion: the right numbers in the right place, for every family, and not twice. Expectations are written by hand."""
+"""Conversion: the right numbers in the right place for every family, held against slices written out by hand."""
 
 from __future__ import annotations
 

@@ -215,8 +215,17 @@ def parse_config(raw: dict[str, Any], origin: str = CONFIG) -> CheckpointConfig:
             fix=f"labs inspect --translate {Path(origin).parent}   prints it in today's schema",
         )
     family = family_of(raw.get("architecture"), origin)
+    return validated(family.config, raw, origin)
+
+
+def validated(kind: type[CheckpointConfig], raw: dict[str, Any], origin: str) -> CheckpointConfig:
+    """``raw`` as a ``kind``.
+
+    Raises:
+        CheckpointError: the first field that does not fit, by its name.
+    """
     try:
-        return family.config.model_validate(raw)
+        return kind.model_validate(raw)
     except ValidationError as problem:
         raise _explain(problem, origin) from None
 

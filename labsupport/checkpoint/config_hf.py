@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from labsupport.checkpoint.config import CheckpointConfig, Mapping, QuantConfig
+from labsupport.checkpoint.config import CheckpointConfig, Mapping, QuantConfig, validated
 from labsupport.checkpoint.config_families import FAMILIES, Family
 from labsupport.errors import CheckpointError, ParameterError
 
@@ -66,20 +66,25 @@ def config_from_hf(
             fix="use --dtype " + ", ".join(DTYPES),
         )
     family = hf_family(hf, origin)
-    _refuse(hf, family, origin)
     read = {"opt": _opt, "gpt2": _gpt2}.get(family.name, _rotary)
-    config = family.config.model_validate(
-        read(hf, family)
-        | {
-            "architecture": family.architecture,
-            "dtype": dtype,
-            "mapping": mapping or Mapping(),
-            "quantization": quantization or QuantConfig(),
-            "embedding_sharding_dim": embedding_sharding_dim,
-            "vocab_size": hf["vocab_size"],
-        }
-        | ({"use_parallel_embedding": use_parallel_embedding} if not family.name.startswith("gemma") else {})
-    )
+    try:
+        _refuse(hf, family, origin)
+        fields = read(hf, family) | {"vocab_size": hf["vocab_size"]}
+    except KeyError as missing:
+        raise CheckpointError(
+            f"{origin} lacks '{missing.args[0]}'",
+            why="the size of the model's tensors follows from it",
+            fix="get config.json again, from the same place as the weights",
+        ) from None
+    fields |= {
+        "architecture": family.architecture,
+        "dtype": dtype,
+        "mapping": mapping or Mapping(),
+        "quantization": quantization or QuantConfig(),
+        "use_parallel_embedding": use_parallel_embedding,  # Gemma's class decides by itself
+        "embedding_sharding_dim": embedding_sharding_dim,
+    }
+    config = validated(family.config, fields, origin)
     check_mapping(config)
     return config
 

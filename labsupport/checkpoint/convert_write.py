@@ -5,6 +5,7 @@ What keeps its type and its shape is copied inside the kernel and never enters t
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections import Counter
@@ -22,7 +23,8 @@ from labsupport.checkpoint.tensor_file import BLOCK, PAGE, header_bytes
 from labsupport.errors import CheckpointError
 
 Progress = Callable[[int], object]
-_IN_KERNEL = sys.platform == "linux"  # os.copy_file_range
+_IN_KERNEL = sys.platform == "linux"  # only there does sendfile write to files
+_CANNOT = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EXDEV)
 
 
 def write_rank(source: Source, plan: Plan, rank: int, path: Path, progress: Progress) -> None:
@@ -39,8 +41,7 @@ def write_rank(source: Source, plan: Plan, rank: int, path: Path, progress: Prog
         _write(file, header_bytes(plan.infos(rank), start=_page_offset(source, plan, rank)))
         for target in plan.ranks[rank]:
             for piece in target.pieces:
-                if (run := _run(source, piece, plan.kind)) is not None:
-                    _copy(*run, file, progress)
+                if (run := _run(source, piece, plan.kind)) is not None and _copy(*run, file, progress):
                     continue
                 for block in piece_blocks(source, piece, plan.kind):
                     progress(_write(file, np.ascontiguousarray(block).reshape(-1).view(np.uint8).data))
@@ -98,15 +99,23 @@ def _page_offset(source: Source, plan: Plan, rank: int) -> int | None:
     return weights.most_common(1)[0][0] if weights else None
 
 
-def _copy(descriptor: int, start: int, count: int, file: BinaryIO, progress: Progress) -> None:
-    while count:
-        copied = os.copy_file_range(descriptor, file.fileno(), min(count, 16 * BLOCK), start)
+def _copy(descriptor: int, start: int, count: int, file: BinaryIO, progress: Progress) -> bool:
+    """Copy a run inside the kernel; False, with nothing copied, where the file system cannot."""
+    left = count
+    while left:
+        try:
+            copied = os.sendfile(file.fileno(), descriptor, start, min(left, 16 * BLOCK))
+        except OSError as problem:
+            if left == count and problem.errno in _CANNOT:
+                return False
+            raise
         if not copied:
             raise CheckpointError(
                 "a source file became shorter while it was read", why="something else writes to it", fix="run it again"
             )
-        start, count = start + copied, count - copied
+        start, left = start + copied, left - copied
         progress(copied)
+    return True
 
 
 def _zeros(file: BinaryIO, target: Target, kind: str) -> int:
