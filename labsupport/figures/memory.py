@@ -78,7 +78,8 @@ def memory_bars(
                 left += size
             fits = left <= capacity
             words = f"{bar.label}: {left:.1f} GB {'✓ fits' if fits else '✗ too big'}"
-            axes.text(0, row - 0.3, words, va="bottom", fontweight="normal" if fits else "bold")
+            plain = {"boxstyle": "square,pad=0.1", "facecolor": theme.paper, "edgecolor": "none"}  # the line stops here
+            axes.text(0, row - 0.3, words, va="bottom", fontweight="normal" if fits else "bold", bbox=plain)
         axes.axvline(capacity, color=theme.ink, linewidth=1.6, linestyle="--")
         axes.text(capacity - 0.2 * readable, len(bars) - 0.4, device, ha="right", fontsize=8, color=theme.muted)
         axes.set_yticks([])
