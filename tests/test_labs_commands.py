@@ -40,7 +40,7 @@ def test_run_writes_handouts(tmp_path):
     good = write_notebook(tmp_path / "01_good.ipynb", PARAMETERS, "print(SEED)")
     done = typed("run", good, "--handouts", "--build", tmp_path / "build")
     assert done.exit_code == 0, done.output
-    assert len(list((tmp_path / "build" / "handouts").glob("*.html"))) == 2
+    assert len(list((tmp_path / "build" / "handouts").glob("01_good*.html"))) == 2
     again = typed("handout", good, "--build", tmp_path / "build")
     assert again.exit_code == 0, again.output
     assert len(again.output.splitlines()) == 2
