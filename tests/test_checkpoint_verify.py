@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from checkpoints_made import ALL_FAMILIES, Tensors, converted, spoiled, tiny
+from click.testing import CliRunner
 from safetensors.numpy import load_file
 
 from labsupport.checkpoint.config import Mapping, QuantConfig, read_config, write_config
@@ -18,6 +20,7 @@ from labsupport.checkpoint.expected import expected
 from labsupport.checkpoint.roundtrip import check_round_trip, restore
 from labsupport.checkpoint.structure import check_structure
 from labsupport.checkpoint.verify import Verdict, verify
+from labsupport.cli import labs
 from labsupport.errors import CheckpointError
 
 LAYER = "transformer.layers.1."
@@ -403,8 +406,17 @@ def test_faults_of_a_quantized_structure(
 def test_odd_sizes_and_unknown_forms_are_warnings(tmp_path: Path) -> None:
     folder = quantized(tmp_path / "c", "llama", 4, quant_algo="W8A16")
     assert [(one.level, one.rule) for one in check_structure(folder)] == [("warning", "quantization")]
-    other = quantized(tmp_path / "o", "llama", quant_algo="W4A16_GPTQ")
-    assert "W4A16_GPTQ are not known here" in check_structure(other)[0].what
+
+
+def test_a_form_that_is_not_known_is_not_guessed_at(tmp_path: Path) -> None:
+    def packed(held: Tensors) -> None:
+        held[LAYER + "attention.qkv.zero"] = torch.zeros(2, 2)
+        held[QKV] = torch.zeros(3, 3, dtype=torch.int8)
+
+    gptq = spoiled(quantized(tmp_path / "q", "llama", quant_algo="W4A16_GPTQ"), tmp_path / "c", tensors=packed)
+    (only,) = check_structure(gptq)
+    assert only.level == "warning"
+    assert "W4A16_GPTQ are not known here" in only.what
 
 
 # ---- bad input
@@ -419,7 +431,36 @@ def test_what_is_no_checkpoint(tmp_path: Path) -> None:
         verify(converted(tiny("llama")), tmp_path / "empty")
 
 
+def test_a_reference_that_transformers_does_not_know(tmp_path: Path) -> None:
+    shutil.copytree(tiny("llama"), tmp_path / "model")
+    (tmp_path / "model" / "config.json").write_text(json.dumps({"model_type": "lama"}))
+    fault = verify(converted(tiny("llama")), tmp_path / "model").first_fault
+    assert fault is not None
+    assert "transformers cannot load the reference" in fault.what
+    assert "lama" in fault.why
+
+
 def test_mappings_of_the_layout_agree_with_the_files() -> None:
     folder = converted(tiny("llama"), tp_size=2, pp_size=2)
     assert read_config(folder).mapping == Mapping.of(2, 2)
     assert len(list(folder.glob("rank*.safetensors"))) == 4
+
+
+# ---- the verb
+
+
+def test_the_verb_prints_the_ladder_and_exits_with_one_at_a_fault(tmp_path: Path) -> None:
+    model = tiny("llama")
+    sound = CliRunner().invoke(labs, ["verify", str(converted(model)), str(model)])
+    assert (sound.exit_code, sound.output.count("passed")) == (0, 3)
+    spoilt = spoiled(converted(model), tmp_path / "c", tensors=nan)
+    found = CliRunner().invoke(labs, ["verify", str(spoilt), str(model)])
+    assert found.exit_code == 1
+    assert "fault (finite): transformer.layers.1.mlp.fc.weight" in found.output
+
+
+def test_the_verb_speaks_json(tmp_path: Path) -> None:
+    spoilt = spoiled(converted(tiny("llama")), tmp_path / "c", tensors=nan)
+    found = json.loads(CliRunner().invoke(labs, ["verify", str(spoilt), "--json", "--no-execution"]).output)
+    assert (found["passed"], found["proven"]) == (False, False)
+    assert found["rungs"][0]["findings"][0]["rule"] == "finite"

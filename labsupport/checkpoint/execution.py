@@ -9,6 +9,7 @@ from typing import Any
 from labsupport.checkpoint.config import CONFIG, CheckpointConfig, read_config, read_json
 from labsupport.checkpoint.findings import Finding
 from labsupport.checkpoint.roundtrip import restore
+from labsupport.errors import CheckpointError
 
 TEXT = "The capital of France is Paris, and a server that batches its requests still has to find that out, one by one. "
 LENGTH, LONGEST = 48, 1024  # tokens, where no window asks for more; and where one does
@@ -110,8 +111,15 @@ def _original(reference: Path, folder: Path, config: CheckpointConfig) -> Any:
 
     from labsupport.models.quiet import quiet_transformers
 
-    with quiet_transformers():
-        model = AutoModelForCausalLM.from_pretrained(reference, dtype=torch.float32, attn_implementation="eager")
+    try:
+        with quiet_transformers():
+            model = AutoModelForCausalLM.from_pretrained(reference, dtype=torch.float32, attn_implementation="eager")
+    except (OSError, ValueError, KeyError, RuntimeError) as problem:
+        raise CheckpointError(
+            f"transformers cannot load the reference {reference}",
+            why=str(problem).strip().splitlines()[0],
+            fix="get the model again: labs fetch; or leave this check out: labs verify --no-execution",
+        ) from problem
     if config.dtype != "float32":
         with torch.no_grad():
             for name, values in restore(folder):

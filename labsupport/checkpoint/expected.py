@@ -39,6 +39,8 @@ class Form:
 def expected(config: CheckpointConfig, rank: int) -> dict[str, Form]:
     """Name -> form of every tensor of a rank file.
 
+    With a ``quant_algo`` that is not in ``CHECKED``, what its quantized modules hold is left out.
+
     Raises:
         ParameterError: the model cannot be spread over ranks as ``mapping`` says.
     """
@@ -69,6 +71,8 @@ _SCALAR = Form((1,), ("F32",))
 
 def _quantized(config: CheckpointConfig, plain: Form) -> dict[str, Form]:
     """What stands in place of one weight; ``plain`` is the weight as it would be, (out, in) on this rank."""
+    if config.quantization.quant_algo not in CHECKED:
+        return {}
     (rows, columns), algo = plain.shape, config.quantization.quant_algo
     if algo == "W4A16_AWQ":  # two rows share a byte; a scale for each group of columns; inputs are scaled first
         groups = columns // config.quantization.group_size

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from labsupport.checkpoint.config import CONFIG
-from labsupport.checkpoint.expected import CHECKED, QUANTIZED_AT_BUILD, expected
+from labsupport.checkpoint.expected import CHECKED, QUANTIZED_AT_BUILD, expected, is_quantized
 from labsupport.checkpoint.findings import Finding, Opened, opened
 from labsupport.checkpoint.layout_cut import check_mapping
 from labsupport.checkpoint.structure_values import finite, positive_scales, replicas
@@ -79,7 +79,8 @@ def names(checkpoint: Opened) -> Iterator[Finding]:
     """Each rank holds the tensors of its architecture and place: none is missing; what is extra is not read."""
     for rank, file in checkpoint.ranks.items():
         forms, held = expected(checkpoint.config, rank), set(file.tensors)
-        missing, extra = [name for name in forms if name not in held], sorted(held - set(forms))
+        missing = [name for name in forms if name not in held]
+        extra = sorted(name for name in held - set(forms) if not _unknown(checkpoint, name))
         table = file.tensors.get("transformer.vocab_embedding.weight")
         if missing == ["lm_head.weight"] and table is not None and table.shape == forms["lm_head.weight"].shape:
             yield Finding(
@@ -175,6 +176,12 @@ def quantization(checkpoint: Opened) -> Iterator[Finding]:
                     "warning",
                 )
                 return
+
+
+def _unknown(checkpoint: Opened, name: str) -> bool:
+    """Whether a tensor belongs to a quantized module of a form that is not known here."""
+    algo = checkpoint.config.quantization.quant_algo
+    return algo not in CHECKED and is_quantized(checkpoint.config, name.rpartition(".")[0])
 
 
 def _lacks(checkpoint: Opened, key: str, why: str) -> Finding:
