@@ -67,6 +67,9 @@ def rulers(
             if place_of_rule is not None:
                 axes.plot([place_of_rule] * 2, [-0.5, end], color=theme.ink, linestyle="--", linewidth=1.8, zorder=4)
                 axes.text(place_of_rule, -0.56, f"{name} = {place_of_rule:.3g}", ha="center", va="bottom")
+        if shared is not None:
+            for row, mass in enumerate(masses):
+                axes.text(1.01, row, f"▸ {visible(words(_picked(mass, shared)))}", va="center", clip_on=False)
         axes.set_yticks(range(len(stages)), [stage.name for stage in stages])
         axes.set_ylim(len(stages) - 0.45 + 0.75 * bool(marks), -0.5 - 0.35 * (cut is not None or shared is not None))
         axes.set_xlim(0, 1)

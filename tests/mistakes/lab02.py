@@ -1,6 +1,6 @@
 """Typical mistakes of lab 02; each must fail its check."""
 
-# ruff: noqa: ARG001, ARG005 -- a mistake may ignore what it is given
+# ruff: noqa: ARG005 -- a mistake may ignore what it is given
 
 from __future__ import annotations
 
