@@ -101,6 +101,12 @@ def key_first(held: Tensors) -> None:
     held[LAYER + "attention.qkv.weight"] = torch.cat([k, q, v])
 
 
+def as_meta_keeps_it(held: Tensors) -> None:
+    """8 query heads of 8 rows come first."""
+    query = held[LAYER + "attention.qkv.weight"][:64]
+    held[LAYER + "attention.qkv.weight"][:64] = query.clone().view(8, 2, 4, -1).transpose(1, 2).reshape(64, -1)
+
+
 def norms_as_they_are(held: Tensors) -> None:
     for name, values in load_file(tiny("gemma3") / "model.safetensors").items():
         if name.endswith(".input_layernorm.weight"):
@@ -138,6 +144,7 @@ def dirty_padding(held: Tensors) -> None:
     [
         (tiny("llama"), {"tp_size": 2}, 0, swap("fc", "gate"), "it is model.layers.0.mlp", "fc is the branch with"),
         (tiny("llama"), {"tp_size": 2}, 1, key_first, "the order is k, q, v", "its own q, then its k"),
+        (tiny("llama"), {}, 0, as_meta_keeps_it, "rows of each head are interleaved", "half a head apart"),
         (tiny("gemma3"), {}, 0, norms_as_they_are, "the 1 is missing", "multiplies by 1 + w"),
         (tiny("gemma"), {}, 0, scaled_embedding, "every value is 8 times too large", "weights as the original"),
         (tiny("gpt2"), {}, 0, turned, "it is transposed", "Conv1D keeps (in, out)"),
@@ -451,10 +458,10 @@ def test_mappings_of_the_layout_agree_with_the_files() -> None:
 
 def test_the_verb_prints_the_ladder_and_exits_with_one_at_a_fault(tmp_path: Path) -> None:
     model = tiny("llama")
-    sound = CliRunner().invoke(labs, ["verify", str(converted(model)), str(model)])
+    sound = CliRunner().invoke(labs, ["verify", str(converted(model)), "--reference", str(model)])
     assert (sound.exit_code, sound.output.count("passed")) == (0, 3)
     spoilt = spoiled(converted(model), tmp_path / "c", tensors=nan)
-    found = CliRunner().invoke(labs, ["verify", str(spoilt), str(model)])
+    found = CliRunner().invoke(labs, ["verify", str(spoilt), "--reference", str(model)])
     assert found.exit_code == 1
     assert "fault (finite): transformer.layers.1.mlp.fc.weight" in found.output
 

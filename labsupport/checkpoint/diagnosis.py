@@ -154,7 +154,7 @@ def other_layer(case: Case) -> Cause | None:
         if name != case.name and alike and case.holds(replace(case.origin.piece, source=name)):
             return Cause(
                 f"it is that of layer {_layer(name)}",
-                f"layer {_layer(case.name)} of the model belongs here: a pipeline stage counts its layers from 0,"
+                f"layer {_layer(case.name)} of the model belongs here; each pipeline stage counts its layers from 0,"
                 " and holds those that follow on the stage before",
             )
     return None
@@ -190,6 +190,18 @@ def stacked_before_cut(case: Case) -> Cause | None:
     return None
 
 
+def interleaved(case: Case) -> Cause | None:
+    """Queries or keys have the two halves of a head interleaved, the order of ``rope_gptj``."""
+    size, rows = case.checkpoint.config.head_size, case.meant(case.origin.piece)
+    if not re.search(r"\.[qk]_proj\.", case.name):
+        return None
+    heads = rows.reshape(-1, 2, size // 2, *rows.shape[1:])
+    if not np.array_equal(_bits(heads.swapaxes(1, 2)), _bits(case.stored.reshape(heads.swapaxes(1, 2).shape))):
+        return None
+    why = "Meta's files and GGUF keep the two numbers of a rotation side by side, Hugging Face half a head apart"
+    return Cause("the rows of each head are interleaved", why)
+
+
 def scaled(case: Case) -> Cause | None:
     """All values are the right ones times one factor, as where Gemma's embedding was scaled ahead."""
     factor = case.ratio()
@@ -221,6 +233,6 @@ def _bits(array: Array) -> Array:
 
 
 MISTAKES: tuple[Callable[[Case], Cause | None], ...] = (
-    missing_one, not_transposed, stacked_in_another_order, stacked_before_cut, other_tensor, other_layer,
-    not_rounded_alike, scaled,
+    missing_one, not_transposed, stacked_in_another_order, stacked_before_cut, interleaved, other_tensor,
+    other_layer,     not_rounded_alike, scaled,
 )  # fmt: skip

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from labsupport.checkpoint.config import read_config
 from labsupport.checkpoint.execution import check_execution
@@ -73,6 +73,11 @@ class Verdict:
     def first_fault(self) -> Finding | None:
         """The fault to mend first, or None."""
         return next(iter(self.faults), None)
+
+    def to_json(self) -> dict[str, Any]:
+        """As it is kept and sent: plain values, with the two conclusions first."""
+        paths = {"folder": str(self.folder), "reference": self.reference and str(self.reference)}
+        return {"passed": self.passed, "proven": self.proven, **asdict(self), **paths}
 
     def __str__(self) -> str:
         lines = [f"{rung.status:8}{rung.name:12}{rung.detail}" for rung in self.rungs]
