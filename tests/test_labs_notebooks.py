@@ -20,7 +20,7 @@ def printed(outcome):
 
 
 def run(lab, build):
-    (outcome,) = run_labs([lab], build=build, jobs=1, timeout=4 * SECONDS)
+    (outcome,) = run_labs([lab], build=build, jobs=1, timeout=8 * SECONDS)
     assert outcome.status == "passed", outcome.problem
     return outcome
 
