@@ -197,6 +197,25 @@ def _translate(folder: Path) -> None:
         click.echo(change, err=True)
 
 
+@click.command()
+@click.argument("folder", type=_FOLDER)
+@click.option("--reference", help="The model it was made from.  [default: work/checkpoints/<model>]")
+@click.option("--no-execution", is_flag=True, help="Leave out the third check, which runs the model.")
+@click.option("--tolerance", default=1e-4, show_default=True, help="Largest difference of any logit, in float32.")
+@click.option("--json", "as_json", is_flag=True, help="The same as JSON, for programs.")
+@click.pass_context
+def verify(
+    context: click.Context, folder: Path, reference: str | None, no_execution: bool, tolerance: float, as_json: bool
+) -> None:
+    """Prove a checkpoint: structure, the way back to the original's bytes, and logits. Exits with 1 at a fault."""
+    from labsupport.checkpoint.verify import verify as check
+
+    original = _model_folder(reference, quiet=True) if reference else None
+    verdict = check(folder, original, execution=not no_execution, tolerance=tolerance)
+    click.echo(json.dumps(verdict.to_json(), indent=2) if as_json else verdict)
+    context.exit(0 if verdict.passed else 1)
+
+
 @click.group()
 def bench() -> None:
     """Measure, and print what was measured."""

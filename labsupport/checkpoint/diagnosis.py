@@ -234,5 +234,5 @@ def _bits(array: Array) -> Array:
 
 MISTAKES: tuple[Callable[[Case], Cause | None], ...] = (
     missing_one, not_transposed, stacked_in_another_order, stacked_before_cut, interleaved, other_tensor,
-    other_layer,     not_rounded_alike, scaled,
+    other_layer, not_rounded_alike, scaled,
 )  # fmt: skip
