@@ -266,7 +266,7 @@ def test_a_disk_that_fills_up_while_writing(model: Path, dtype: str) -> None:
     """/dev/full refuses every byte with the error of a full disk, on both ways of writing."""
     before = set(model.parent.iterdir())
     with FolderSource(model) as source:
-        plan = make_plan(source, model / "config.json", Options(dtype))
+        plan = make_plan(source, Options(dtype))
         with pytest.raises(SpaceError, match="no space left"), atomic_folder(model.parent / "out"):
             write_rank(source, plan, 0, Path("/dev/full"), [].append)
     assert set(model.parent.iterdir()) == before

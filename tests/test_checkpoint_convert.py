@@ -259,9 +259,43 @@ def test_casts_equal_those_of_pytorch_for_all_bits(bits: list[int]) -> None:
         assert np.array_equal(ours, theirs, equal_nan=True)
 
 
+def test_casts_at_every_edge_of_float16_and_bfloat16() -> None:
+    """Each number of the narrow type, the points half-way to its neighbors, and their neighbors in float32."""
+    for kind, held, dtype in (("BF16", np.uint16, torch.bfloat16), ("F16", np.float16, torch.float16)):
+        every = to_float32(np.arange(2**16, dtype=np.uint16).view(held), kind)
+        with np.errstate(over="ignore", invalid="ignore"):
+            half_way = every / 2 + np.roll(every, 1) / 2
+            edges = np.concatenate([every, half_way, *(np.nextafter(half_way, np.float32(far)) for far in (9e9, -9e9))])
+        ours = to_float32(from_float32(edges, kind), kind)
+        assert np.array_equal(ours, torch.from_numpy(edges).to(dtype).float().numpy(), equal_nan=True)
+
+
 def test_every_half_width_number_survives_a_round_trip() -> None:
     for kind, held in (("BF16", np.uint16), ("F16", np.float16)):
         every = np.arange(2**16, dtype=np.uint16).view(held)
         number = ~np.isnan(to_float32(every, kind))
         back = cast(to_float32(every, kind), "F32", kind)
         assert np.array_equal(back.view(np.uint16)[number], every.view(np.uint16)[number])
+
+
+def test_an_export_of_modelopt_is_read_and_cut_for_two_ranks(models: Any, tmp_path: Path) -> None:
+    """The successor of AMMO. The config comes from the model, since the export's own leaves fields out."""
+    from modelopt.torch.export import export_tensorrt_llm_checkpoint
+    from transformers import AutoModelForCausalLM
+
+    folder, _ = models("qwen3")
+    with torch.inference_mode():
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float16)
+        export_tensorrt_llm_checkpoint(
+            model, "qwen", torch.float16, str(tmp_path / "export"), inference_tensor_parallel=1
+        )
+    options = Options("float16", tp_size=2)
+    theirs = convert(
+        tmp_path / "export", options, output=tmp_path / "theirs", config_file=folder / "config.json"
+    ).folder
+    ours = convert(folder, options, output=tmp_path / "ours").folder
+    assert read_config(theirs) == read_config(ours)
+    for a, b in zip(ranks(ours), ranks(theirs), strict=True):
+        assert a.keys() == b.keys()
+        assert all(torch.equal(a[name], b[name]) for name in a)
+    assert convert(tmp_path / "export", options, output=tmp_path / "alone").config.dtype == "float16"

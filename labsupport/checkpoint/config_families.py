@@ -152,6 +152,13 @@ class QWenConfig(CheckpointConfig):
     moe_shared_expert_intermediate_size: int = 0
     num_labels: int = 1
 
+    @model_validator(mode="before")
+    @classmethod
+    def _third_generation(cls, raw: dict[str, Any]) -> dict[str, Any]:
+        """Qwen3 has norms on queries and keys where Qwen2 has a bias; ModelOpt leaves it to the reader to know."""
+        third = {"qwen_type": "qwen3", "attn_bias": False, "qk_layernorm": True}
+        return (third if raw.get("architecture") == "Qwen3ForCausalLM" else {}) | raw
+
     @property
     def attn_has_bias(self) -> bool:
         return self.attn_bias

@@ -63,12 +63,11 @@ def convert(
     """
     began, options = time.perf_counter(), options or Options()
     source = source.expanduser().resolve()
-    config_file = config_file or source / CONFIG
     opened = open_source(source)
     try:
-        plan = make_plan(opened, config_file, options)
+        plan = make_plan(opened, options, config_file)
         folder = (output or default_output(source, options, plan)).expanduser().resolve()
-        inputs = [config_file, *opened.files]
+        inputs = [config_file or source / CONFIG, *opened.files]
         require_ours(folder, source, force=force)
         if not force and is_done(folder, options, inputs):
             return Converted(folder, plan.config, True, time.perf_counter() - began)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from labsupport.checkpoint.config import CheckpointConfig, Mapping, read_json
+from labsupport.checkpoint.config import CONFIG, CheckpointConfig, Mapping, read_json
 from labsupport.checkpoint.config_hf import config_from_hf
 from labsupport.checkpoint.convert_joined import JoinedSource, is_checkpoint
 from labsupport.checkpoint.convert_source import FolderSource, Source
@@ -72,12 +72,13 @@ def open_source(folder: Path) -> Source:
     return JoinedSource(folder) if is_checkpoint(folder) else FolderSource(folder)
 
 
-def make_plan(source: Source, config_file: Path, options: Options) -> Plan:
+def make_plan(source: Source, options: Options, config_file: Path | None = None) -> Plan:
     """Lay a conversion out and check that the source holds what it takes.
 
     Args:
         source: the tensors.
-        config_file: the Hugging Face ``config.json``; ignored for a source that is a checkpoint itself.
+        config_file: the Hugging Face ``config.json``, where it does not lie beside the tensors. With a checkpoint as
+            the source, it replaces the checkpoint's own (ModelOpt's leaves out what it cannot find, as rotary_base).
 
     Raises:
         CheckpointError: an unknown architecture; a tensor is missing, left over, or of another shape or type.
@@ -89,11 +90,12 @@ def make_plan(source: Source, config_file: Path, options: Options) -> Plan:
                 f"{name} is {getattr(options, name)}", why="there is at least one rank", fix="use 1 or more"
             )
     mapping = Mapping.of(options.tp_size, options.pp_size)
-    if isinstance(source, JoinedSource):
+    joined = isinstance(source, JoinedSource)
+    if isinstance(source, JoinedSource) and config_file is None:
         config = source.reshaped(options.dtype, mapping, options.use_parallel_embedding, options.embedding_sharding_dim)
         check_mapping(config)
-        table: Sequence[Row] = joined_rows(config)
     else:
+        config_file = config_file or source.folder / CONFIG
         config = config_from_hf(
             read_json(config_file),
             dtype="float32" if options.dtype == "auto" else options.dtype,
@@ -102,9 +104,9 @@ def make_plan(source: Source, config_file: Path, options: Options) -> Plan:
             embedding_sharding_dim=options.embedding_sharding_dim,
             origin=str(config_file),
         )
-        if options.dtype == "auto":
-            config = config.model_copy(update={"dtype": _source_dtype(source, rows(config))})
-        table = rows(config)
+    table = joined_rows(config) if joined else rows(config)
+    if options.dtype == "auto":
+        config = config.model_copy(update={"dtype": _source_dtype(source, table)})
     _check_source(source, config, table)
     return Plan(config, tuple(tuple(targets(config, rank, table)) for rank in range(mapping.files)))
 

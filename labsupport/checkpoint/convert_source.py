@@ -25,6 +25,10 @@ class Source(Protocol):
     """What conversion reads: tensors by their Hugging Face names, a few rows at a time."""
 
     @property
+    def folder(self) -> Path:
+        """Where they lie."""
+
+    @property
     def files(self) -> list[Path]:
         """The files that it reads, for the record."""
 

@@ -53,7 +53,7 @@ def piece_blocks(source: Source, piece: Piece, kind: str) -> Iterator[Array]:
     has = source.info(piece.source).kind
     for block in _turned(source, piece) if piece.transposed else _straight(source, piece):
         made = cast(block, has, kind, plus_one=piece.plus_one)
-        if kind == "F16" and has != "F16" and np.isinf(made).any() and np.isfinite(to_float32(block, has)).all():
+        if kind == "F16" and has != "F16" and not np.isfinite(made).all() and np.isfinite(to_float32(block, has)).all():
             raise CheckpointError(
                 f"tensor {piece.source} holds {np.abs(to_float32(block, has)).max():.4g}, more than float16 can",
                 why="float16 ends at 65504; the value would become infinite",
