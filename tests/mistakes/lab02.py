@@ -1,7 +1,5 @@
 """Typical mistakes of lab 02; each must fail its check."""
 
-# ruff: noqa: ARG005 -- a mistake may ignore what it is given
-
 from __future__ import annotations
 
 import numpy as np
