@@ -26,7 +26,7 @@ LOST_IN_CONFIG = {
     "gemma": [],
     "gpt2": ["position_embedding_type 'rope_gpt_neox'"],  # GPT-2's positions are learned
     "qwen2": ["rotary_base 100000.0"],  # rope_theta moved inside transformers' config: it is not written, and
-    "qwen3": ["qk_layernorm False", "attn_bias True", "rotary_base 100000.0"],  # QWen's default steps in
+    "qwen3": ["rotary_base 100000.0"],  # QWen's default steps in
 }
 
 
@@ -70,6 +70,12 @@ def test_verify_runs_modelopts_export_and_names_the_field_it_lost(tmp_path: Path
     assert [rung.status for rung in verdict.rungs] == ["passed", "passed", "failed"]
     assert verdict.first_fault is not None
     assert "rotary_base 100000.0 where the original makes it 10000.0" in verdict.first_fault.why
+
+
+def test_verify_needs_no_original_to_see_what_qwen3s_export_lacks(tmp_path: Path) -> None:
+    verdict = verify(export(tiny("qwen3"), "qwen", tmp_path / "modelopt"))
+    assert [fault.what.rpartition(" lacks ")[2] for fault in verdict.faults] == ["'qk_layernorm'", "'attn_bias'"]
+    assert ["rotary_base" in warning.what for warning in verdict.warnings] == [True]
 
 
 def test_verify_passes_an_export_that_is_right(tmp_path: Path) -> None:

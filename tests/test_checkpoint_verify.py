@@ -283,6 +283,8 @@ QKV = LAYER + "attention.qkv.weight"
         ("gemma2", {}, {"config": drop("query_pre_attn_scalar")}, "config", "lacks 'query_pre_attn_scalar'"),
         ("gemma2", {}, {"config": drop("head_size")}, "config", "lacks 'head_size'"),
         ("gemma2", {}, {"config": drop_tp}, "config", "lacks 'mapping.tp_size'"),
+        ("gemma3", {}, {"config": drop("qk_layernorm")}, "config", "norms of queries and keys are not read"),
+        ("qwen3", {}, {"config": drop("attn_bias")}, "config", "lacks 'attn_bias'"),
         ("opt", {}, {"config": drop("do_layer_norm_before")}, "config", "lacks 'do_layer_norm_before'"),
     ],
 )  # fmt: skip
@@ -317,6 +319,12 @@ def test_files_that_are_missing_cut_short_or_too_many(tmp_path: Path) -> None:
     missing, extra = check_structure(folder)
     assert "rank1.safetensors cannot be opened" in missing.what
     assert (extra.level, "rank2.safetensors belongs to no rank" in extra.what) == ("warning", True)
+
+
+def test_a_rotary_base_that_nobody_wrote_is_a_warning(tmp_path: Path) -> None:
+    folder = spoiled(converted(tiny("qwen2")), tmp_path / "c", config=drop("rotary_base"))
+    (only,) = check_structure(folder)
+    assert (only.level, "100,000 is taken" in only.why) == ("warning", True)
 
 
 def test_an_extra_tensor_is_a_warning_only(tmp_path: Path) -> None:

@@ -54,11 +54,23 @@ def family_keys(checkpoint: Opened) -> Iterator[Finding]:
             yield _lacks(checkpoint, "mapping.tp_size", "Gemma's config reads it to decide on the embedding")
     if architecture in ("Gemma2ForCausalLM", "Gemma3ForCausalLM"):
         needed["query_pre_attn_scalar"] = "without it the attention scores are scaled by sqrt(head_size)"
+    if architecture in ("Gemma3ForCausalLM", "Qwen3ForCausalLM"):
+        needed["qk_layernorm"] = "when it is missing it counts as false, and the norms of queries and keys are not read"
+    if architecture == "Qwen3ForCausalLM":
+        needed["attn_bias"] = "when it is missing it counts as true, as in Qwen2, and a bias is asked for"
     if architecture == "OPTForCausalLM":
         needed["do_layer_norm_before"] = "when it is missing it counts as false, which is right for OPT-350m alone"
     for key, why in needed.items():
         if raw.get(key) is None:
             yield _lacks(checkpoint, key, why)
+    if checkpoint.config.position_embedding_type == "rope_gpt_neox" and raw.get("rotary_base") is None:
+        yield Finding(
+            "config",
+            f"{checkpoint.folder / CONFIG} does not say rotary_base",
+            f"{getattr(checkpoint.config, 'rotary_base', 10000.0):,.0f} is taken, and many models have another one",
+            "write the model's rope_theta as rotary_base, or " + CONVERT,
+            "warning",
+        )
 
 
 def files(checkpoint: Opened) -> Iterator[Finding]:

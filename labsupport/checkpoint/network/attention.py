@@ -86,7 +86,7 @@ def visible(queries: Tensor, keys: Tensor, window: int | None) -> Tensor:
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, heads: Heads) -> Tensor:
-    """softmax(q k / scale) v, in float32 for the softmax.
+    """``softmax(scale * q k) v``; the softmax is taken in float32 or better.
 
     Args:
         q: [batch, q_tokens, queries, size].
@@ -102,5 +102,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, heads: Heads) -> Tenso
     scores = torch.einsum("bqhd,bkhd->bhqk", q, k) * heads.scale
     if heads.softcap is not None:
         scores = heads.softcap * torch.tanh(scores / heads.softcap)
-    weights = scores.float().masked_fill(~mask, float("-inf")).softmax(-1).to(q.dtype)
+    weights = (
+        scores.to(torch.promote_types(q.dtype, torch.float32)).masked_fill(~mask, float("-inf")).softmax(-1).to(q.dtype)
+    )
     return torch.einsum("bhqk,bkhd->bqhd", weights, v)
