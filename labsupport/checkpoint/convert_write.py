@@ -52,14 +52,15 @@ def piece_blocks(source: Source, piece: Piece, kind: str) -> Iterator[Array]:
     """The values of a piece, from its first row to its last, in type ``kind`` (as ``tensor_bits.HELD`` holds it)."""
     has = source.info(piece.source).kind
     for block in _turned(source, piece) if piece.transposed else _straight(source, piece):
-        made = cast(block, has, kind, plus_one=piece.plus_one)
-        if kind == "F16" and has != "F16" and not np.isfinite(made).all() and np.isfinite(to_float32(block, has)).all():
+        try:
+            with np.errstate(over="raise"):
+                yield cast(block, has, kind, plus_one=piece.plus_one)
+        except FloatingPointError:
             raise CheckpointError(
                 f"tensor {piece.source} holds {np.abs(to_float32(block, has)).max():.4g}, more than float16 can",
                 why="float16 ends at 65504; the value would become infinite",
                 fix="use --dtype bfloat16 or float32",
-            )
-        yield made
+            ) from None
 
 
 def _straight(source: Source, piece: Piece) -> Iterator[Array]:
