@@ -235,7 +235,9 @@ def bench_convert(source: str | None, rounds: int, size_gb: float, tp: int, only
     if only != "copy":
         model = against_modelopt(_model_folder(source, quiet=True), rounds=rounds)
         _print_comparison(model)
-        met += [(f"at least 2 times as fast as ModelOpt: {model.time_ratio:.1f} times", model.time_ratio >= 2)]
+        alone = f"(without its imports: {model.time_ratio:.1f})"
+        fast = f"at least 2 times as fast as ModelOpt, start to end: {model.process_ratio:.1f} times {alone}"
+        met += [(fast, model.process_ratio >= 2)]
         met += [(f"peak memory below half of ModelOpt's: {model.peak_ratio:.2f} of it", model.peak_ratio < 0.5)]
     if only != "modelopt":
         copy = against_copy(size_gb, rounds=rounds, tp_size=tp)

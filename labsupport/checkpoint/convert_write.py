@@ -10,6 +10,8 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import accumulate
 from pathlib import Path
 from typing import BinaryIO
 
@@ -23,6 +25,7 @@ from labsupport.checkpoint.tensor_file import BLOCK, PAGE, header_bytes
 from labsupport.errors import CheckpointError
 
 Progress = Callable[[int], object]
+_THREADS = 2
 _IN_KERNEL = sys.platform == "linux"  # only there does sendfile write to files
 _CANNOT = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EXDEV)
 
@@ -31,21 +34,38 @@ def write_rank(source: Source, plan: Plan, rank: int, path: Path, progress: Prog
     """Write one rank file.
 
     Args:
-        progress: called with the number of bytes just written.
+        progress: called with the number of bytes just written, from either of two threads.
 
     Raises:
         CheckpointError: a value does not fit float16.
         OSError: the disk is full, among others; the caller removes what was written.
     """
-    with path.open("wb", buffering=0) as file:
-        _write(file, header_bytes(plan.infos(rank), start=_page_offset(source, plan, rank)))
-        for target in plan.ranks[rank]:
-            for piece in target.pieces:
-                if (run := _run(source, piece, plan.kind)) is not None and _copy(*run, file, progress):
-                    continue
-                for block in piece_blocks(source, piece, plan.kind):
-                    progress(_write(file, np.ascontiguousarray(block).reshape(-1).view(np.uint8).data))
-            progress(_zeros(file, target, plan.kind))
+    header = header_bytes(plan.infos(rank), start=_page_offset(source, plan, rank))
+    path.write_bytes(header)
+    ends = [len(header) + end for end in accumulate(info.bytes for info in plan.infos(rank).values())]
+    os.truncate(path, ends[-1])
+
+    def one(target: Target, start: int) -> None:
+        with path.open("r+b", buffering=0) as file:
+            file.seek(start)
+            _write_target(source, target, plan.kind, file, progress)
+
+    with ThreadPoolExecutor(_THREADS) as pool:  # every place is known, and reading, casting and writing free Python
+        try:
+            for _ in pool.map(one, plan.ranks[rank], [len(header), *ends]):
+                pass
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _write_target(source: Source, target: Target, kind: str, file: BinaryIO, progress: Progress) -> None:
+    for piece in target.pieces:
+        if (run := _run(source, piece, kind)) is not None and _copy(*run, file, progress):
+            continue
+        for block in piece_blocks(source, piece, kind):
+            progress(_write(file, np.ascontiguousarray(block).reshape(-1).view(np.uint8).data))
+    progress(_zeros(file, target, kind))
 
 
 def piece_blocks(source: Source, piece: Piece, kind: str) -> Iterator[Array]:
