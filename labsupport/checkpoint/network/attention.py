@@ -40,6 +40,7 @@ class AttentionShard(nn.Module):
         heads: the heads of this rank.
         rotary: turns q and k, or None where positions are learned.
         q_norm, k_norm: norms over a head, or None (Gemma 3 and Qwen3 have them).
+        cache: what a KV cache of fewer bits keeps of a key or value, or None where it keeps all.
     """
 
     def __init__(
@@ -50,10 +51,12 @@ class AttentionShard(nn.Module):
         rotary: Rotary | None,
         q_norm: nn.Module | None = None,
         k_norm: nn.Module | None = None,
+        cache: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.qkv, self.dense, self.heads, self.rotary = qkv, dense, heads, rotary
         self.q_norm, self.k_norm = q_norm or nn.Identity(), k_norm or nn.Identity()
+        self.cache = cache or nn.Identity()
 
     def forward(self, x: Tensor, positions: Tensor) -> Tensor:
         """x: [batch, tokens, hidden]; positions: [tokens] -> a part of [batch, tokens, hidden]."""
@@ -70,7 +73,7 @@ class AttentionShard(nn.Module):
         q, k = self.q_norm(q), self.k_norm(k)
         if self.rotary is not None:
             q, k = self.rotary(q, positions), self.rotary(k, positions)
-        return q, k, v
+        return q, self.cache(k), self.cache(v)
 
 
 def visible(queries: Tensor, keys: Tensor, window: int | None) -> Tensor:

@@ -17,6 +17,7 @@ from labsupport.checkpoint.network.layers import PostNorm, PreNorm, SandwichNorm
 from labsupport.checkpoint.network.mlp import MlpShard, activation
 from labsupport.checkpoint.network.model import Inputs, Network, Stage
 from labsupport.checkpoint.network.parallel import Sharded, Team
+from labsupport.checkpoint.network.quantized import cache_rounding
 from labsupport.checkpoint.network.rotary import Rotary, frequencies
 from labsupport.checkpoint.network.tensors import RankTensors
 from labsupport.errors import CheckpointError
@@ -58,7 +59,7 @@ def read_rank(folder: Path, rank: int, dtype: torch.dtype) -> RankTensors:
 
     path = folder / f"rank{rank}.safetensors"
     try:
-        return RankTensors(load_file(path), rank, dtype)
+        return RankTensors(load_file(path), rank, dtype, read_config(folder))
     except (FileNotFoundError, SafetensorError) as problem:
         raise CheckpointError(
             f"{path} cannot be read",
@@ -102,7 +103,7 @@ def _inputs(config: CheckpointConfig, ranks: Sequence[RankTensors], team: Team) 
 
 def _head(config: CheckpointConfig, ranks: Sequence[RankTensors], team: Team) -> Head:
     tied = "transformer.vocab_embedding"  # a checkpoint may leave lm_head out, where the table on the rank fits it
-    names = ["lm_head" if rank.get("lm_head.weight") is not None else tied for rank in ranks]
+    names = ["lm_head" if "lm_head.weight" in rank else tied for rank in ranks]
     softcap = _option(config, "final_logit_softcapping")
     return Head([rank.linear(name) for rank, name in zip(ranks, names, strict=True)], config.vocab_size, softcap, team)
 
@@ -128,11 +129,12 @@ def _attention(config: CheckpointConfig, layer: int, rank: RankTensors) -> Atten
         _rotary(config, layer),
         rank.norm("attention.q_layernorm", eps) if config.qk_layernorm else None,
         rank.norm("attention.k_layernorm", eps) if config.qk_layernorm else None,
+        cache_rounding(config, rank.get("attention.kv_cache_scaling_factor")),
     )
 
 
 def _mlp(config: CheckpointConfig, rank: RankTensors) -> MlpShard:
-    gated = rank.get("mlp.gate.weight") is not None
+    gated = "mlp.gate.weight" in rank
     return MlpShard(
         rank.linear("mlp.fc"),
         rank.linear("mlp.gate") if gated else None,

@@ -7,8 +7,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from labsupport.checkpoint.config import CheckpointConfig
+from labsupport.checkpoint.expected import is_quantized
 from labsupport.checkpoint.network.linear import Linear
 from labsupport.checkpoint.network.norms import LayerNorm, RmsNorm
+from labsupport.checkpoint.network.quantized import Stored, quantized_linear
 from labsupport.errors import CheckpointError
 
 
@@ -19,42 +22,55 @@ class RankTensors:
         stored: name -> tensor, as in ``rank<r>.safetensors``.
         rank: the global rank, for messages.
         dtype: what every tensor is cast to.
+        config: says which weights are quantized; None where none is.
         prefix: put before each name asked for.
     """
 
-    def __init__(self, stored: Mapping[str, Tensor], rank: int, dtype: torch.dtype, prefix: str = "") -> None:
-        self.stored, self.rank, self.dtype, self.prefix = stored, rank, dtype, prefix
+    def __init__(
+        self,
+        stored: Mapping[str, Tensor],
+        rank: int,
+        dtype: torch.dtype,
+        config: CheckpointConfig | None = None,
+        prefix: str = "",
+    ) -> None:
+        self.stored, self.rank, self.dtype, self.config, self.prefix = stored, rank, dtype, config, prefix
 
     def under(self, prefix: str) -> RankTensors:
         """The same tensors, asked for by what follows ``prefix.``."""
-        return RankTensors(self.stored, self.rank, self.dtype, f"{self.prefix}{prefix}.")
+        return RankTensors(self.stored, self.rank, self.dtype, self.config, f"{self.prefix}{prefix}.")
+
+    def __contains__(self, name: str) -> bool:
+        return self.prefix + name in self.stored
 
     def get(self, name: str) -> Tensor | None:
         """The tensor, or None where the checkpoint has none of that name."""
-        found = self.stored.get(self.prefix + name)
-        if found is None:
-            return None
-        if not found.is_floating_point() or found.dtype.itemsize == 1:
-            raise CheckpointError(
-                f"{self.prefix}{name} in rank{self.rank}.safetensors is {str(found.dtype).removeprefix('torch.')}",
-                why="the weights are quantized, and this network multiplies plain floats only",
-                fix="check structure alone: labs verify --no-execution",
-            )
-        return found.to(self.dtype)
+        return self._float(name, self.raw(name)) if name in self else None
 
-    def __getitem__(self, name: str) -> Tensor:
-        found = self.get(name)
-        if found is None:
+    def raw(self, name: str) -> Tensor:
+        """The tensor as it is stored.
+
+        Raises:
+            CheckpointError: the checkpoint has none of that name.
+        """
+        if name not in self:
             raise CheckpointError(
                 f"rank{self.rank}.safetensors has no tensor {self.prefix}{name}",
                 why="the network needs it, and the build with TensorRT-LLM would stop here as well",
                 fix="convert the model again: labs convert",
             )
-        return found
+        return self.stored[self.prefix + name]
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._float(name, self.raw(name))
 
     def linear(self, name: str, *, bias: bool = True) -> Linear:
         """The linear layer ``name``; with ``bias`` False, without its bias, whether stored or not."""
-        return Linear(self[f"{name}.weight"], self.get(f"{name}.bias") if bias else None)
+        shift = self.get(f"{name}.bias") if bias else None
+        if self.config is not None and is_quantized(self.config, self.prefix + name):
+            stored = Stored(lambda part: self.raw(f"{name}.{part}"), self.config)
+            return quantized_linear(stored, shift, self.dtype)
+        return Linear(self[f"{name}.weight"], shift)
 
     def norm(self, name: str, eps: float) -> LayerNorm | RmsNorm:
         """The norm ``name``: the one with a bias is LayerNorm, the one without is RmsNorm."""
@@ -64,4 +80,13 @@ class RankTensors:
 
     def optional_norm(self, name: str, eps: float) -> LayerNorm | RmsNorm | None:
         """The norm ``name``, or None where the checkpoint has none."""
-        return None if self.get(f"{name}.weight") is None else self.norm(name, eps)
+        return self.norm(name, eps) if f"{name}.weight" in self else None
+
+    def _float(self, name: str, found: Tensor) -> Tensor:
+        if not found.is_floating_point() or found.dtype.itemsize == 1:
+            raise CheckpointError(
+                f"{self.prefix}{name} in rank{self.rank}.safetensors is {str(found.dtype).removeprefix('torch.')}",
+                why="config.json says that this tensor is not quantized",
+                fix="quantize the model again: labs quantize",
+            )
+        return found.to(self.dtype)
