@@ -14,14 +14,27 @@ from labsupport.checkpoint.config import CheckpointConfig, PositionEmbedding
 from labsupport.errors import CheckpointError
 
 
-class LlamaConfig(CheckpointConfig):
-    """LLaMA and Mistral."""
+class RotaryConfig(CheckpointConfig):
+    """The newer decoders: rotary positions, and biases only where the config says so."""
 
     position_embedding_type: PositionEmbedding = "rope_gpt_neox"
     attn_bias: bool = False
     mlp_bias: bool = False
     rotary_base: float = 10000.0
     rotary_scaling: dict[str, Any] | None = None
+
+    @property
+    def attn_has_bias(self) -> bool:
+        return self.attn_bias
+
+    @property
+    def mlp_has_bias(self) -> bool:
+        return self.mlp_bias
+
+
+class LlamaConfig(RotaryConfig):
+    """LLaMA and Mistral."""
+
     residual_mlp: bool = False
     disable_weight_only_quant_plugin: bool = False
     remove_duplicated_kv_heads: bool = False
@@ -31,19 +44,11 @@ class LlamaConfig(CheckpointConfig):
     output_multiplier_scale: float = 1.0
 
     @property
-    def attn_has_bias(self) -> bool:
-        return self.attn_bias
-
-    @property
     def dense_has_bias(self) -> bool:
         return self.attn_bias
 
-    @property
-    def mlp_has_bias(self) -> bool:
-        return self.mlp_bias
 
-
-class GemmaConfig(CheckpointConfig):
+class GemmaConfig(RotaryConfig):
     """Gemma 1, 2 and 3 (text).
 
     The attention's scores are divided by ``sqrt(query_pre_attn_scalar)``; TensorRT-LLM calls the ratio to
@@ -51,13 +56,8 @@ class GemmaConfig(CheckpointConfig):
     TensorRT-LLM splits the embedding whenever ``tp_size > 1``, whatever the file says; so does this config.
     """
 
-    position_embedding_type: PositionEmbedding = "rope_gpt_neox"
     norm_epsilon: float = 1e-6
     tie_word_embeddings: bool = True
-    attn_bias: bool = False
-    mlp_bias: bool = False
-    rotary_base: float = 10000.0
-    rotary_scaling: dict[str, Any] | None = None
     inter_layernorms: bool = False
     query_pre_attn_scalar: float | None = None
     attn_logit_softcapping: float | None = None
@@ -81,16 +81,8 @@ class GemmaConfig(CheckpointConfig):
         return given
 
     @property
-    def attn_has_bias(self) -> bool:
-        return self.attn_bias
-
-    @property
     def dense_has_bias(self) -> bool:
         return self.attn_bias
-
-    @property
-    def mlp_has_bias(self) -> bool:
-        return self.mlp_bias
 
 
 class BiasedConfig(CheckpointConfig):
@@ -136,15 +128,12 @@ class OPTConfig(BiasedConfig):
     do_layer_norm_before: bool = False
 
 
-class QWenConfig(CheckpointConfig):
+class QWenConfig(RotaryConfig):
     """Qwen2 and Qwen3. Only the qkv projection has a bias, and in Qwen3 not even that."""
 
-    position_embedding_type: PositionEmbedding = "rope_gpt_neox"
     qwen_type: str = "qwen2"
     attn_bias: bool = True
-    mlp_bias: bool = False
     rotary_base: float = 100000.0
-    rotary_scaling: dict[str, Any] | None = None
     use_logn_attn: bool = False
     disable_weight_only_quant_plugin: bool = False
     seq_length: int = 8192
@@ -158,14 +147,6 @@ class QWenConfig(CheckpointConfig):
         """Qwen3 has norms on queries and keys where Qwen2 has a bias; ModelOpt leaves it to the reader to know."""
         third = {"qwen_type": "qwen3", "attn_bias": False, "qk_layernorm": True}
         return (third if raw.get("architecture") == "Qwen3ForCausalLM" else {}) | raw
-
-    @property
-    def attn_has_bias(self) -> bool:
-        return self.attn_bias
-
-    @property
-    def mlp_has_bias(self) -> bool:
-        return self.mlp_bias
 
 
 @dataclass(frozen=True)
