@@ -80,7 +80,7 @@ def sankey(
         for x, title, sizes, side in ((-0.03, left, outgoing, "right"), (1.03, right, incoming, "left")):
             words = f"{title}\n{_amount(sum(sizes.values()))}"
             axes.text(x, -0.02, words, ha=side, va="bottom", fontweight="bold", linespacing=1.3)
-        axes.set_xlim(-0.78, 1.78)
+        axes.set_xlim(-0.84, 1.84)
         axes.set_ylim(1.02, -0.13)
         axes.axis("off")
         return figure

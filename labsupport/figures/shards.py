@@ -198,7 +198,13 @@ def _kept(
         )
     if kept.zero_rows:
         axes.plot([left, left + wide], [top] * 2, color=ROLES["chosen"], linewidth=2)
-        axes.text(left + wide / 2, top + 0.27, f"{kept.zero_rows} row(s) of zeros", color=theme.ink, **below)
+        axes.text(
+            left + wide / 2,
+            top + 0.27,
+            f"{kept.zero_rows:,} row{'s' * (kept.zero_rows > 1)} of zeros",
+            color=theme.ink,
+            **below,
+        )
     return left + wide + gap
 
 
