@@ -16,6 +16,7 @@ VERBS = {
     "models": ("labsupport.models.commands:models", "The models that the labs know."),
     "fetch": ("labsupport.models.commands:fetch", "Bring a model into the workspace."),
     "convert": ("labsupport.checkpoint.commands:convert", "Hugging Face folder -> TensorRT-LLM checkpoint."),
+    "quantize": ("labsupport.checkpoint.quantize.commands:quantize", "Model -> TensorRT-LLM checkpoint of fewer bits."),
     "inspect": ("labsupport.checkpoint.commands:inspect", "Show what a TensorRT-LLM checkpoint holds."),
     "verify": ("labsupport.checkpoint.commands:verify", "Prove a checkpoint: structure, round trip, execution."),
     "bench": ("labsupport.checkpoint.commands:bench", "Measure, and print what was measured."),

@@ -61,7 +61,7 @@ def convert(
     """  # fmt: skip
     from labsupport.checkpoint.convert_plan import Options
 
-    folder = _model_folder(source, quiet=quiet)
+    folder = model_folder(source, quiet=quiet)
     embedding = parallel_embedding is not None
     options = Options(dtype, tp, pp, embedding, int(parallel_embedding or 0))
     if dry_run or backend == "tensorrt_llm":
@@ -96,7 +96,7 @@ def _convert(
         )
 
 
-def _model_folder(source: str | None, *, quiet: bool) -> Path:
+def model_folder(source: str | None, *, quiet: bool) -> Path:
     """A folder is taken as it is (it need not hold a tokenizer); any other name is a model to be fetched."""
     from labsupport.models import DEFAULT_MODEL, fetch
 
@@ -210,7 +210,7 @@ def verify(
     """Prove a checkpoint: structure, the way back to the original's bytes, and logits. Exits with 1 at a fault."""
     from labsupport.checkpoint.verify import verify as check
 
-    original = _model_folder(reference, quiet=True) if reference else None
+    original = model_folder(reference, quiet=True) if reference else None
     verdict = check(folder, original, execution=not no_execution, tolerance=tolerance)
     click.echo(json.dumps(verdict.to_json(), indent=2) if as_json else verdict)
     context.exit(0 if verdict.passed else 1)
@@ -233,7 +233,7 @@ def bench_convert(source: str | None, rounds: int, size_gb: float, tp: int, only
 
     met = []
     if only != "copy":
-        model = against_modelopt(_model_folder(source, quiet=True), rounds=rounds)
+        model = against_modelopt(model_folder(source, quiet=True), rounds=rounds)
         _print_comparison(model)
         alone = f"(without its imports: {model.time_ratio:.1f})"
         fast = f"at least 2 times as fast as ModelOpt, start to end: {model.process_ratio:.1f} times {alone}"
