@@ -9,7 +9,8 @@ import pytest
 from click.testing import CliRunner
 
 from labsupport.cli import labs
-from labsupport.models import CATALOGUE
+from labsupport.models import CATALOGUE, DEFAULT_MODEL
+from labsupport.models.commands import fetch
 from labsupport.models.tiny import make_tiny
 
 
@@ -35,3 +36,8 @@ def test_the_list_as_json_holds_the_same() -> None:
 def test_fetch_prints_the_folder(tmp_path: Path) -> None:
     folder = make_tiny("opt", tmp_path / "opt", num_hidden_layers=1)
     assert CliRunner().invoke(labs, ["fetch", str(folder)]).output == f"{folder}\n"
+
+
+def test_fetch_without_a_name_means_the_model_of_the_labs() -> None:
+    assert "[NAME]" in CliRunner().invoke(labs, ["fetch", "--help"]).output
+    assert next(option.default for option in fetch.params if option.name == "name") == DEFAULT_MODEL

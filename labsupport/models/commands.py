@@ -7,17 +7,18 @@ from dataclasses import asdict
 
 import click
 
+from labsupport.models.catalogue import DEFAULT_MODEL
 from labsupport.models.place import ModelState, list_models, model_folder
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", default=DEFAULT_MODEL)
 @click.option("--accept-terms", is_flag=True, help="You have read the model's terms and accept them.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress on stderr.")
 def fetch(name: str, accept_terms: bool, quiet: bool) -> None:
     """Bring a model into the workspace, and print its folder.
 
-    NAME is a catalogue name (labs models), a hub id (organization/name) or a local folder.
+    NAME is a catalogue name (labs models), a hub id (organization/name) or a local folder; without it, the labs' model.
     """
     from labsupport.models.fetching import fetch as bring
 
