@@ -1,7 +1,8 @@
 """Learner copies: the labs without their solutions, which still run from top to bottom.
 
-Solution cells go; what stands between ``### BEGIN SOLUTION`` and ``### END SOLUTION`` becomes a stub. A copy that the
-learner has edited is never overwritten: a newer original lands beside it as ``NN_name.new.ipynb``.
+Solution cells and the instructor's notes go; what stands between ``### BEGIN SOLUTION`` and ``### END SOLUTION``
+becomes a stub. A copy that the learner has edited is never overwritten: a newer original lands beside it as
+``NN_name.new.ipynb``.
 """
 
 from __future__ import annotations
@@ -10,19 +11,23 @@ import copy
 import hashlib
 import json
 import re
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
 from labsupport.errors import NotebookError
-from labsupport.labs.notebook import Cell, Notebook, read
+from labsupport.labs.notebook import WITHHELD, Cell, Notebook, read
 from labsupport.workspace import atomic_text
 
 RECORD = ".labs-learner.json"
+BACKUPS = "backups"
+WITHHELD = frozenset({"solution", "instructor"})
 MARK = re.compile(r"^(?P<pad>[ \t]*)(?:#+|<!--) *(?P<edge>BEGIN|END) SOLUTION\b")
 
-State = Literal["written", "up to date", "updated", "yours", "yours, newer one beside it"]
+State = Literal["written", "up to date", "updated", "yours", "yours, newer one beside it", "your work, kept"]
 
 
 @dataclass(frozen=True)
@@ -34,7 +39,7 @@ class Copied:
 
 
 def without_solutions(notebook: Notebook) -> Any:
-    """The notebook as a learner gets it: no solutions, no outputs, no widget state.
+    """The notebook as a learner gets it: no solutions, no instructor's notes, no outputs, no widget state.
 
     Returns:
         An nbformat notebook; the one that was given stays as it is.
@@ -43,7 +48,7 @@ def without_solutions(notebook: Notebook) -> Any:
         NotebookError: a solution region is opened and not closed, or closed and not opened.
     """
     node = copy.deepcopy(notebook.node)
-    node.cells = [_bare(cell) for cell in notebook.cells if "solution" not in cell.tags]
+    node.cells = [_bare(cell) for cell in notebook.cells if not cell.tags & WITHHELD]
     node.metadata = {name: node.metadata[name] for name in ("kernelspec", "language_info") if name in node.metadata}
     return node
 
@@ -53,6 +58,8 @@ def _bare(cell: Cell) -> Any:
     node.source = "\n".join(_stubbed(cell))
     if cell.kind == "code":
         node.outputs, node.execution_count = [], None
+    if "setup" in cell.tags:
+        node.source = node.source.replace("import check, start", "import check, hint, solution, start")
     return node
 
 
@@ -95,6 +102,41 @@ def write_copies(labs: Sequence[Path], folder: Path) -> list[Copied]:
     done = [_write_copy(folder / name, node, record) for name, node in fresh.items()]
     atomic_text(folder / RECORD, json.dumps(record, indent=2, sort_keys=True) + "\n")
     return done
+
+
+def reset(labs: Sequence[Path], folder: Path) -> list[Copied]:
+    """Write fresh copies of ``labs`` and drop their progress; what stood there goes to ``folder/backups``.
+
+    Returns:
+        The fresh copies, and before each the backups that were made for it.
+
+    Raises:
+        NotebookError: a lab cannot be read, or a solution region is not closed; then nothing is touched.
+    """
+    fresh = {lab.name: without_solutions(read(lab)) for lab in labs}
+    record = _read_record(folder)
+    done = []
+    for name, node in fresh.items():
+        target = folder / name
+        for old in (target, target.with_name(f"{target.stem}.new.ipynb")):
+            if old.exists():
+                done.append(Copied(_back_up(old), "your work, kept"))
+                old.unlink()
+            record.pop(old.name, None)
+        if (folder / FILE).exists():
+            forget(folder, name[:2])
+        done.append(_write_copy(target, node, record))
+        atomic_text(folder / RECORD, json.dumps(record, indent=2, sort_keys=True) + "\n")
+    return done
+
+
+def _back_up(path: Path) -> Path:
+    stamp = datetime.now().strftime("%Y-%m-%d_%H%M%S")
+    names = [path.parent / BACKUPS / f"{path.stem}.{stamp}{more}.ipynb" for more in ("", *range(1, 1000))]
+    kept = next(name for name in names if not name.exists())
+    kept.parent.mkdir(exist_ok=True)
+    shutil.copy2(path, kept)
+    return kept
 
 
 def _write_copy(target: Path, node: Any, record: dict[str, str]) -> Copied:

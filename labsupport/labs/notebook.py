@@ -1,7 +1,7 @@
 """Notebooks as data: find the labs, read one, and look into its cells.
 
 A lab is ``notebooks/NN_name.ipynb``. Its cells are told apart by tags: ``parameters``, ``setup``, ``signature``,
-``exercise``, ``solution``, ``check`` and ``cleanup``.
+``exercise``, ``solution``, ``check``, ``cleanup`` and ``instructor``.
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ from labsupport.errors import NotebookError, ParameterError
 from labsupport.workspace import repository_root
 
 LAB_FILE = re.compile(r"(?P<number>\d\d)_(?P<name>[a-z0-9_]+)\.ipynb")
+
+WITHHELD = frozenset({"solution", "instructor"})
+"""Tags of cells that no learner gets: neither in a copy nor in a handout, in its source too."""
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,9 @@ from typing import Any, Literal
 
 from labsupport.errors import NotebookError
 from labsupport.figures.figure import MIME
-from labsupport.labs.notebook import Cell, Notebook
+from labsupport.labs.notebook import WITHHELD, Cell, Notebook
 
 Edition = Literal["learner", "instructor"]
-
-WITHHELD = frozenset({"solution", "instructor"})
-"""Tags of cells that a learner's page leaves out, in its source too."""
 
 _UNRUN = frozenset({"exercise", "check"})  # their outputs belong to the solution that ran in between
 _WIDGET = "application/vnd.jupyter.widget-view+json"
