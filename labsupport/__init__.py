@@ -15,12 +15,18 @@ from labsupport.errors import LabError
 
 if TYPE_CHECKING:
     from labsupport.labs.checks import check
+    from labsupport.labs.guide import hint, solution
     from labsupport.labs.session import start
 
 __version__ = "0.1.0"
-__all__ = ["LabError", "check", "start"]
+__all__ = ["LabError", "check", "hint", "solution", "start"]
 
-_HOMES = {"check": "labsupport.labs.checks", "start": "labsupport.labs.session"}
+_HOMES = {
+    "check": "labsupport.labs.checks",
+    "hint": "labsupport.labs.guide",
+    "solution": "labsupport.labs.guide",
+    "start": "labsupport.labs.session",
+}
 
 
 def __getattr__(name: str) -> Any:

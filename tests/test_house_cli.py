@@ -77,7 +77,7 @@ def test_an_unknown_verb_ends_with_a_usage_message() -> None:
 
 
 def test_lazy_names_of_the_package() -> None:
-    assert set(labsupport.__all__) == {"LabError", "check", "start"}
+    assert set(labsupport.__all__) == {"LabError", "check", "hint", "solution", "start"}
     assert callable(labsupport.start)
     assert callable(labsupport.check)
     with pytest.raises(AttributeError, match="no attribute 'stop'"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -61,6 +62,21 @@ def test_learner_writes_copies_and_says_what_became_of_each(tmp_path):
     done = typed("learner", tmp_path / "mine", SAMPLE)
     assert done.exit_code == 0
     assert done.output == f"{tmp_path / 'mine' / SAMPLE.name}: written\n"
+
+
+def test_reset_begins_one_lab_again_and_says_where_the_old_work_is(tmp_path):
+    typed("learner", tmp_path, "00")
+    done = typed("learner", "--reset", "00", tmp_path)
+    backup, fresh = done.output.splitlines()
+    assert re.fullmatch(rf"{tmp_path}/backups/00_start_here\.[\d_-]+\.ipynb: your work, kept", backup)
+    assert fresh == f"{tmp_path / '00_start_here.ipynb'}: written"
+    assert "[00 · Start here](00_start_here.ipynb)" in (tmp_path / "Start.md").read_text()
+
+
+def test_without_a_folder_the_copies_stand_in_the_workspace(tmp_path, monkeypatch):
+    monkeypatch.setenv("LABS_WORKSPACE", str(tmp_path))
+    assert typed("learner").exit_code == 0
+    assert (tmp_path / "learner" / "Start.md").is_file()
 
 
 def test_lint_prints_findings_and_fails(tmp_path):

@@ -48,9 +48,22 @@ def test_no_line_of_a_solution_is_left(lab):
     notebook = read(lab)
     kept = {line.strip() for cell in notebook.cells if "solution" not in cell.tags for line in cell.source.splitlines()}
     secret = {line.strip() for cell in notebook.tagged("solution") for line in cell.source.splitlines()} - kept
-    learner = "\n".join(cell.source for cell in without_solutions(notebook).cells)
+    learner = {line.strip() for cell in without_solutions(notebook).cells for line in cell.source.splitlines()}
     assert secret
     assert not [line for line in secret if len(line) > 8 and line in learner]
+
+
+def test_the_set_up_brings_the_helpers_of_a_learner(tmp_path):
+    lab = write_notebook(tmp_path / "01_a.ipynb", PARAMETERS, ("from labsupport import check, start", "setup"))
+    assert "from labsupport import check, hint, solution, start" in source(
+        write_copies([lab], tmp_path / "mine")[0].path
+    )
+
+
+@pytest.mark.parametrize("lab", find_labs(), ids=lambda lab: lab.stem)
+def test_every_lab_brings_them(lab):
+    text = "\n".join(cell.source for cell in without_solutions(read(lab)).cells)
+    assert "import check, hint, solution, start" in text
 
 
 def test_copies_hold_no_outputs_and_no_widget_state(tmp_path):

@@ -9,7 +9,8 @@ import click
 
 from labsupport.errors import LintError, NotebookError
 from labsupport.labs.jupyter import jupyter_command
-from labsupport.labs.learner import write_copies
+from labsupport.labs.launcher import shelve
+from labsupport.labs.learner import reset, write_copies
 from labsupport.labs.notebook import select
 from labsupport.labs.run import Outcome, build_folder, parse_value, run_labs
 from labsupport.workspace import Workspace
@@ -64,14 +65,23 @@ def _table(outcomes: list[Outcome]) -> str:
 
 
 @click.command()
-@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False), required=False)
 @click.argument("labs", nargs=-1, metavar="[NN ...|all]")
-def learner(folder: Path, labs: tuple[str, ...]) -> None:
-    """Write learner copies of labs (default: all) into FOLDER: no solutions, and they still run.
+@click.option("--reset", "again", multiple=True, metavar="NN", help="Begin this lab again; a backup of it is kept.")
+def learner(folder: Path | None, labs: tuple[str, ...], again: tuple[str, ...]) -> None:
+    """Write learner copies of labs (default: all) into FOLDER (default: work/learner).
 
-    What you have edited there stays; a newer original lands beside it as NN_name.new.ipynb.
+    They hold no solutions, and still run. What you have edited there stays; a newer original lands beside it as
+    NN_name.new.ipynb. FOLDER/Start.md is the page of the labs, with your progress.
     """
-    _write_copies(folder, labs)
+    folder = (folder or learner_folder()).resolve()
+    if not again:
+        _write_copies(folder, labs)
+        return
+    chosen = select(again)
+    for copied in reset(chosen, folder):
+        click.echo(f"{copied.path}: {copied.state}")
+    shelve(chosen, folder)
 
 
 @click.command()
@@ -95,13 +105,16 @@ def lint(labs: tuple[str, ...]) -> None:
 
 @click.command()
 @click.argument("labs", nargs=-1, metavar="[NN ...|all]")
+@click.option("--workshop", is_flag=True, help="Add cover, schedules, cheat-sheet, glossary and answer key.")
+@click.option("--pdf", is_flag=True, help="Print all of it as PDF too, on A4 and letter, with Chromium.")
 @click.option("--build", type=click.Path(path_type=Path), help="Where the executed notebooks are.  [default: build/]")
-def handout(labs: tuple[str, ...], build: Path | None) -> None:
-    """Write the HTML handouts, learner and instructor edition, of executed labs (default: all).
+def handout(labs: tuple[str, ...], workshop: bool, pdf: bool, build: Path | None) -> None:
+    """Write the handouts, learner and instructor edition, of executed labs (default: all).
 
-    `labs run` writes the executed notebooks into build/executed/; the handouts go to build/handouts/.
+    `labs run` writes the executed notebooks into build/executed/; the handouts go to build/handouts/. Without Chromium
+    the HTML is written all the same, and the mend is printed.
     """
-    from labsupport.labs.handout import render
+    from labsupport.labs.handout import render, write_workshop
 
     folder = (build or build_folder()).resolve()
     executed = [folder / "executed" / lab.name for lab in select(labs)]
@@ -112,9 +125,28 @@ def handout(labs: tuple[str, ...], build: Path | None) -> None:
             why=f"a handout is made from an executed notebook, in {folder / 'executed'}",
             fix=f"labs run {absent[0][:2]} --handouts",
         )
+    pages = []
     for path in executed:
         for page in render(path, folder / "handouts"):
             click.echo(str(page))
+            pages.append(page)
+    if workshop:
+        made = write_workshop(executed, folder / "handouts")
+        click.echo("\n".join(map(str, made)))
+        pages += made
+    if pdf:
+        _print(pages)
+
+
+def _print(pages: list[Path]) -> None:
+    from labsupport.doctor.report import lines_of
+    from labsupport.labs.handout.pdf import print_pages, printer_row
+
+    if (row := printer_row()).state != "ok":
+        click.echo("\n".join(["", "No PDF was made; the HTML stands.", *lines_of(row)]))
+        return
+    for printed in print_pages(pages):
+        click.echo(str(printed))
 
 
 @click.command()
@@ -122,12 +154,19 @@ def handout(labs: tuple[str, ...], build: Path | None) -> None:
 @click.option("--no-browser", is_flag=True, help="Print the address, and open no browser.")
 def lab(port: int, no_browser: bool) -> None:
     """Open JupyterLab on learner copies, in work/learner; your edits there are kept."""
-    folder = Workspace.current().root / "learner"
+    folder = learner_folder()
     _write_copies(folder, ())
     command = jupyter_command(folder, build_folder() / "jupyter" / "settings", port=port, browser=not no_browser)
     os.execv(command[0], command)
 
 
+def learner_folder() -> Path:
+    """Where `labs lab` keeps the learner copies."""
+    return Workspace.current().root / "learner"
+
+
 def _write_copies(folder: Path, labs: tuple[str, ...]) -> None:
-    for copied in write_copies(select(labs), folder):
+    chosen = select(labs)
+    for copied in write_copies(chosen, folder):
         click.echo(f"{copied.path}: {copied.state}")
+    shelve(chosen, folder)

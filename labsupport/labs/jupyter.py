@@ -1,4 +1,4 @@
-"""JupyterLab on learner copies: on this machine only, and without the news pop-up."""
+"""JupyterLab on learner copies: on this machine only, opened on the page of the labs, without the news pop-up."""
 
 from __future__ import annotations
 
@@ -8,9 +8,13 @@ import sys
 from pathlib import Path
 
 from labsupport.errors import NotebookError
+from labsupport.labs.launcher import PAGE
 from labsupport.workspace import atomic_text
 
-SETTINGS = {"@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False}}
+SETTINGS = {
+    "@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False},
+    "@jupyterlab/docmanager-extension:plugin": {"defaultViewers": {"markdown": "Markdown Preview"}},
+}
 
 
 def jupyter_command(folder: Path, settings: Path, *, port: int = 8888, browser: bool = True) -> list[str]:
@@ -28,6 +32,7 @@ def jupyter_command(folder: Path, settings: Path, *, port: int = 8888, browser: 
     atomic_text(settings / "overrides.json", json.dumps(SETTINGS, indent=2) + "\n")
     command = [sys.executable, "-m", "jupyterlab", "--ip=127.0.0.1", f"--port={port}"]
     command += [f"--ServerApp.root_dir={folder}", f"--LabApp.app_settings_dir={settings}", "--LabApp.news_url=None"]
+    command.append(f"--LabApp.default_url=/lab/tree/{PAGE}")
     if not browser:
         command.append("--no-browser")
     if hasattr(os, "geteuid") and os.geteuid() == 0:

@@ -20,11 +20,11 @@ from typing import Any, Literal
 
 from labsupport.errors import NotebookError
 from labsupport.labs.notebook import WITHHELD, Cell, Notebook, read
+from labsupport.labs.progress import FILE, forget
 from labsupport.workspace import atomic_text
 
 RECORD = ".labs-learner.json"
 BACKUPS = "backups"
-WITHHELD = frozenset({"solution", "instructor"})
 MARK = re.compile(r"^(?P<pad>[ \t]*)(?:#+|<!--) *(?P<edge>BEGIN|END) SOLUTION\b")
 
 State = Literal["written", "up to date", "updated", "yours", "yours, newer one beside it", "your work, kept"]

@@ -15,12 +15,14 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module, util
+from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Literal
 
 import click
 
 from labsupport.errors import ParameterError
+from labsupport.labs.guide import note
 
 State = Literal["passed", "not yet attempted", "not right yet"]
 MARKS: dict[State, str] = {"passed": "✓", "not yet attempted": "○", "not right yet": "✗"}
@@ -98,6 +100,8 @@ def find(id: str) -> Exercise:
 def check(id: str, attempt: Any) -> Any:
     """Judge an attempt, print the verdict, and hand back what the rest of the lab can use.
 
+    In a learner copy the verdict is kept as progress, and a line says what to do next.
+
     Args:
         id: the exercise, "02.3".
         attempt: a function or an answer; a stub (``None``, ``...``, a function that raises NotImplementedError) counts
@@ -109,6 +113,9 @@ def check(id: str, attempt: Any) -> Any:
     one = find(id)
     verdict = judge(one, attempt)
     click.echo(str(verdict))
+    advice = note(id, verdict.state, Path.cwd())
+    if advice:
+        click.echo(advice)
     return attempt if verdict.state == "passed" else one.reference
 
 
