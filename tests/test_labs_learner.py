@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import nbformat
 import pytest
 from labs_notebooks import PARAMETERS, SAMPLE, write_notebook
@@ -53,17 +55,10 @@ def test_no_line_of_a_solution_is_left(lab):
     assert not [line for line in secret if len(line) > 8 and line in learner]
 
 
-def test_the_set_up_brings_the_helpers_of_a_learner(tmp_path):
-    lab = write_notebook(tmp_path / "01_a.ipynb", PARAMETERS, ("from labsupport import check, start", "setup"))
-    assert "from labsupport import check, hint, solution, start" in source(
-        write_copies([lab], tmp_path / "mine")[0].path
-    )
-
-
 @pytest.mark.parametrize("lab", find_labs(), ids=lambda lab: lab.stem)
-def test_every_lab_brings_them(lab):
-    text = "\n".join(cell.source for cell in without_solutions(read(lab)).cells)
-    assert "import check, hint, solution, start" in text
+def test_the_set_up_brings_the_helpers_of_a_learner(lab):
+    (setup,) = [cell for cell in without_solutions(read(lab)).cells if "setup" in cell.metadata.get("tags", [])]
+    assert re.search(r"^from labsupport import check, (decoding, )?hint, solution, start$", setup.source, re.MULTILINE)
 
 
 def test_copies_hold_no_outputs_and_no_widget_state(tmp_path):

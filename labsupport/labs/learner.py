@@ -25,6 +25,7 @@ from labsupport.workspace import atomic_text
 
 RECORD = ".labs-learner.json"
 BACKUPS = "backups"
+HOUSE_IMPORT = re.compile(r"^from labsupport import (?P<names>[\w, ]+)$", re.MULTILINE)
 MARK = re.compile(r"^(?P<pad>[ \t]*)(?:#+|<!--) *(?P<edge>BEGIN|END) SOLUTION\b")
 
 State = Literal["written", "up to date", "updated", "yours", "yours, newer one beside it", "your work, kept"]
@@ -59,8 +60,13 @@ def _bare(cell: Cell) -> Any:
     if cell.kind == "code":
         node.outputs, node.execution_count = [], None
     if "setup" in cell.tags:
-        node.source = node.source.replace("import check, start", "import check, hint, solution, start")
+        node.source = HOUSE_IMPORT.sub(_with_helpers, node.source)
     return node
+
+
+def _with_helpers(line: re.Match[str]) -> str:
+    names = {*line["names"].split(", "), "hint", "solution"}
+    return f"from labsupport import {', '.join(sorted(names))}"
 
 
 def _stubbed(cell: Cell) -> Iterator[str]:
