@@ -78,16 +78,18 @@ def token_ribbon(
     alt: str,
     top: int = 10,
     chosen: int | None = None,
+    read: int | None = None,
     badge: str = "measured here",
 ) -> LabFigure:
     """The prompt as a ribbon of tokens with their ids, over the bars of what may come next.
 
     Args:
         tokens, ids: the prompt, in order: text and id of each token.
-        probabilities: [V], for the position after the last token.
+        probabilities: [V], for the position after the last token that was read.
         words: token id -> text.
         top: the number of bars.
         chosen: the id that was picked, if any.
+        read: how many tokens the model has read; those after it are outlines. All of them when None.
     """
     mass = _mass(probabilities)
     leaders = _leaders(mass, top)
@@ -96,7 +98,7 @@ def token_ribbon(
         rows = _ribbon_rows([visible(token) for token in tokens], theme.width)
         heights = [0.5 * len(rows), 0.5 + 0.23 * len(leaders)]
         figure, (ribbon, axes) = theme.figure(sum(heights), rows=2, height_ratios=heights)
-        _ribbon(ribbon, theme, rows, ids)
+        _ribbon(ribbon, theme, rows, ids, len(tokens) if read is None else read)
         _bars(axes, theme, mass, leaders, words, chosen)
         axes.set_title("the next token")
         return figure
@@ -317,7 +319,7 @@ def _ribbon_rows(tokens: Sequence[str], width: float) -> list[list[tuple[int, st
     return rows
 
 
-def _ribbon(axes: Axes, theme: Theme, rows: list[list[tuple[int, str, float]]], ids: Sequence[int]) -> None:
+def _ribbon(axes: Axes, theme: Theme, rows: list[list[tuple[int, str, float]]], ids: Sequence[int], read: int) -> None:
     from matplotlib.patches import FancyBboxPatch
 
     for line, row in enumerate(rows):
@@ -325,9 +327,11 @@ def _ribbon(axes: Axes, theme: Theme, rows: list[list[tuple[int, str, float]]], 
         for index, text, width in row:
             place, size = (left + 0.04, -line + 0.42), (width - 0.08, 0.5)
             shape = "round,pad=0,rounding_size=0.06"
-            axes.add_patch(FancyBboxPatch(place, *size, boxstyle=shape, mutation_aspect=2, **theme.fill("prompt")))
+            style = theme.fill("prompt" if index < read else "free")
+            axes.add_patch(FancyBboxPatch(place, *size, boxstyle=shape, mutation_aspect=2, **style))
             middle = left + width / 2
-            axes.text(middle, -line + 0.66, text, ha="center", va="center", color=lettering(ROLES["prompt"]))
+            ink = lettering(ROLES["prompt"]) if index < read else theme.muted
+            axes.text(middle, -line + 0.66, text, ha="center", va="center", color=ink)
             axes.text(middle, -line + 0.24, str(ids[index]), ha="center", va="center", fontsize=8, color=theme.muted)
             left += width
     axes.set_xlim(0, theme.width - 0.2)
