@@ -25,9 +25,10 @@ check: $(READY)          ## lint and types only
 lab: $(READY)            ## JupyterLab on learner copies
 	$(BIN)/labs lab
 
-handouts: $(READY)       ## HTML handouts, learner and instructor edition
+handouts: $(READY)       ## HTML and PDF handouts, learner and instructor edition, and what a workshop needs beside them
 	$(BIN)/labs fetch
-	$(BIN)/labs run all --jobs $(JOBS) --handouts
+	$(BIN)/labs run all --jobs $(JOBS)
+	$(BIN)/labs handout all --workshop --pdf
 
 setup: $(READY)
 $(READY): requirements.lock pyproject.toml

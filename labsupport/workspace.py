@@ -119,10 +119,15 @@ def _replace(target: Path, making: Path) -> None:
 
 def atomic_text(target: Path, text: str) -> None:
     """Write ``text`` to ``target``, whole or not at all."""
+    atomic_bytes(target, text.encode())
+
+
+def atomic_bytes(target: Path, content: bytes) -> None:
+    """Write ``content`` to ``target``, whole or not at all."""
     target.parent.mkdir(parents=True, exist_ok=True)
     making = target.with_name(f".{target.name}.{os.getpid()}")
     try:
-        making.write_text(text, encoding="utf-8")
+        making.write_bytes(content)
         making.replace(target)
     except OSError as problem:
         if _disk_is_full(problem):

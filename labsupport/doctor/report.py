@@ -15,11 +15,7 @@ SIGNS = {"ok": "ok  ", "note": "note", "bad": "BAD "}
 def table(rows: Sequence[Row]) -> str:
     """The rows as aligned text; under each row that is not ok stands its mend."""
     width = max(len(row.name) for row in rows)
-    lines = []
-    for row in rows:
-        lines.append(f"{SIGNS[row.state]}  {row.name:<{width}}  {row.found}  · for {row.needed_for}")
-        if row.mend:
-            lines.append(f"{'':<{width + 8}}mend: {row.mend}")
+    lines = [line for row in rows for line in lines_of(row, width)]
     bad = [row.name for row in rows if row.state == "bad"]
     notes = sum(row.state == "note" for row in rows)
     lines.append("")
@@ -27,6 +23,13 @@ def table(rows: Sequence[Row]) -> str:
     if notes:
         lines.append(f"{notes} note{'s' if notes > 1 else ''}: wanted later, or only by some labs.")
     return "\n".join(lines)
+
+
+def lines_of(row: Row, width: int = 0) -> list[str]:
+    """One row as text, its name padded to ``width``, and its mend on a line of its own."""
+    width = max(width, len(row.name))
+    line = f"{SIGNS[row.state]}  {row.name:<{width}}  {row.found}  · for {row.needed_for}"
+    return [line, f"{'':<{width + 8}}mend: {row.mend}"] if row.mend else [line]
 
 
 def summary(verdict: Verdict) -> str:

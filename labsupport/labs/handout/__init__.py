@@ -8,5 +8,6 @@ from __future__ import annotations
 
 from labsupport.labs.handout.contents import write_contents
 from labsupport.labs.handout.page import EDITIONS, render
+from labsupport.labs.handout.workshop import write_workshop
 
-__all__ = ["EDITIONS", "render", "write_contents"]
+__all__ = ["EDITIONS", "render", "write_contents", "write_workshop"]

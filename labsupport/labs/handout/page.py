@@ -81,7 +81,7 @@ def _page(notebook: Notebook, edition: Edition) -> str:
         )
     handout = {
         "title": html.unescape(re.sub(r"<[^>]+>", "", prose.headings[0].text)),
-        "claim": _claim(notebook),
+        "claim": claim(notebook),
         "edition": edition,
         "headings": [heading for heading in prose.headings if heading.level in (2, 3)],
         "style": (_HERE / "page.css").read_text(encoding="utf-8"),
@@ -115,8 +115,8 @@ def _prepare(cell: Any, place: int, prose: Prose, edition: Edition) -> None:
     cell.metadata["handout"] = made
 
 
-def _claim(notebook: Notebook) -> str:
-    """The sentence under the title."""
+def claim(notebook: Notebook) -> str:
+    """The sentence under the title, as plain text; "" where there is none."""
     first = next((cell.source for cell in notebook.markdown), "")
-    lines = [line.strip() for line in first.splitlines() if line.strip() and not line.startswith(("#", "|"))]
-    return re.sub(r"[*_`]", "", lines[0]) if lines else ""
+    paragraphs = [part for part in re.split(r"\n\s*\n", first.strip()) if not part.startswith(("#", "|"))]
+    return re.sub(r"[*_`]", "", " ".join(paragraphs[0].split())) if paragraphs else ""
