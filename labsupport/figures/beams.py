@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 State = Literal["kept", "pruned", "finished"]
+NARROW = 1.1  # inches a step; below it a node's number stands under its token
 
 
 @dataclass(frozen=True)
@@ -69,9 +70,11 @@ def beam_tree(
     depths = _depths(candidates)
     heights = _heights(candidates)
     path = _path(candidates, best)
+    last = max(depths)
 
     def draw(theme: Theme) -> Figure:
-        figure, axes = theme.figure(height=0.7 + 0.24 * (max(heights) + 1))
+        narrow = theme.width < NARROW * last
+        figure, axes = theme.figure(height=0.7 + (0.36 if narrow else 0.24) * (max(heights) + 1))
         middle = (min(heights) + max(heights)) / 2
         axes.text(0, middle, visible(root), ha="center", va="center", bbox=_box(theme, ROLES["prompt"]))
         for index, (candidate, depth, height) in enumerate(zip(candidates, depths, heights, strict=True)):
@@ -80,8 +83,7 @@ def beam_tree(
             before = 0.0 if parent is None else candidates[parent].logprob
             width = 0.6 + 4.0 * float(np.exp(min(candidate.logprob - before, 0.0)))
             _branch(axes, start, (depth, height), candidate.state, index in path, width)
-            _node(axes, theme, (depth, height), candidate, index in path)
-        last = max(depths)
+            _node(axes, theme, (depth, height), candidate, index in path, "\n" if narrow else "  ")
         for step in range(1, last + 1):
             axes.text(step, -1.1, f"step {step}", ha="center", color=theme.muted)
         axes.set_xlim(-0.4, last + 0.5)
@@ -218,10 +220,12 @@ def _box(theme: Theme, color: str, state: State = "kept") -> dict[str, object]:
     }
 
 
-def _node(axes: Axes, theme: Theme, place: tuple[float, float], candidate: Candidate, chosen: bool) -> None:
+def _node(
+    axes: Axes, theme: Theme, place: tuple[float, float], candidate: Candidate, chosen: bool, between: str
+) -> None:
     color = _color(candidate.state, chosen)
     ink = theme.muted if candidate.state == "pruned" else theme.ink
-    text = f"{visible(candidate.token)}  {candidate.logprob:.2f}".replace(" -", " −")
+    text = visible(candidate.token) + between + f"{candidate.logprob:.2f}".replace("-", "−")
     weight = "bold" if chosen else "normal"
     if candidate.state == "finished":
         outer = {**_box(theme, color), "boxstyle": "round,pad=0.42,rounding_size=0.45"}

@@ -61,7 +61,7 @@ def durations(
                 if reference is None
                 else "  (reference)"
                 if name == reference
-                else f"  ({middle / float(np.median(runs[reference])):.2g} x)"
+                else f"  ({_times(middle / float(np.median(runs[reference])))})"
             )
             place = (values[-1], row)
             text = spoken(middle) + factor
@@ -78,6 +78,10 @@ def durations(
         return figure
 
     return LabFigure(draw, alt=alt, badge=badge)
+
+
+def _times(factor: float) -> str:
+    return f"{factor:,.0f} x" if factor >= 10 else f"{factor:.2g} x"
 
 
 def spoken(seconds: float) -> str:
