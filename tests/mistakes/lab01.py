@@ -105,7 +105,7 @@ def overflows(q, k, v):
 
 
 MISTAKES = {
-    "01.1": [COUNTS | {"paris": 1}, COUNTS | {"123456": 1}, COUNTS | {"👍": 4}, COUNTS | {"👍": None}, 12],
+    "01.1": [COUNTS | {"paris": 1}, COUNTS | {"123456": 1}, COUNTS | {"😊": 4}, COUNTS | {"😊": None}, 12],
     "01.2": [
         log_of_the_softmax,
         forgets_the_peak,

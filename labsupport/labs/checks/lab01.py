@@ -14,14 +14,14 @@ from labsupport.labs.checks import exercise, expect, expect_choice, expect_close
 Array = npt.NDArray[Any]
 Prompt = str | Sequence[Mapping[str, str]]
 
-COUNTS = {" Paris": 1, "paris": 2, "123456": 6, "👍": 3}
+COUNTS = {" Paris": 1, "paris": 2, "123456": 6, "😊": 3}
 """Tokens of SmolLM2's tokenizer; the lab and a test hold them against the tokenizer itself."""
 
 WHY = {
     " Paris": "the space belongs to the token, and this spelling is frequent enough for a token of its own.",
     "paris": "without space and capital it is rarer: look how section 1 cut it.",
     "123456": "this tokenizer cuts numbers into single digits before any merge.",
-    "👍": "it is 4 bytes in UTF-8, and one merge (F0 with 9F) joins two of them.",
+    "😊": "it is 4 bytes in UTF-8, and one merge (F0 with 9F) joins two of them.",
 }
 
 
