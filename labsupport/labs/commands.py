@@ -140,6 +140,7 @@ def handout(labs: tuple[str, ...], workshop: bool, pdf: bool, build: Path | None
 
 def _print(pages: list[Path]) -> None:
     from labsupport.doctor.report import lines_of
+    from labsupport.labs.handout import write_contents
     from labsupport.labs.handout.pdf import print_pages, printer_row
 
     if (row := printer_row()).state != "ok":
@@ -147,6 +148,7 @@ def _print(pages: list[Path]) -> None:
         return
     for printed in print_pages(pages):
         click.echo(str(printed))
+    write_contents(pages[0].parent)  # it names the PDF files too
 
 
 @click.command()

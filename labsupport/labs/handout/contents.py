@@ -7,10 +7,11 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from labsupport.labs.handout.sheet import SHEETS
 from labsupport.workspace import atomic_text
 
 _HERE = Path(__file__).parent
-_NAME = re.compile(r"(?P<lab>.+)\.(?P<edition>learner|instructor)\.html")
+_NAME = re.compile(r"(?P<lab>\d\d_.+)\.(?P<edition>learner|instructor)\.html")
 _TITLE = re.compile(r"<title>(.*?)</title>", re.DOTALL)
 _CLAIM = re.compile(r'<meta name="description" content="([^"]*)">')
 
@@ -22,11 +23,13 @@ class Entry:
     Args:
         title, claim: as its pages say.
         pages: edition -> file name.
+        prints: edition -> the PDF files that were printed of it.
     """
 
     title: str
     claim: str
     pages: dict[str, str] = field(default_factory=dict)
+    prints: dict[str, list[str]] = field(default_factory=dict)
 
 
 def write_contents(folder: Path) -> Path:
@@ -43,7 +46,9 @@ def write_contents(folder: Path) -> Path:
     template = Environment(loader=FileSystemLoader(_HERE), autoescape=True).get_template("contents.html.j2")
     with FileLock(folder / ".index.lock"):  # else the slower of two would write the folder as it saw it before
         style = (_HERE / "page.css").read_text(encoding="utf-8")
-        atomic_text(target, template.render(entries=list(_entries(folder).values()), style=style))
+        atomic_text(
+            target, template.render(entries=list(_entries(folder).values()), sheets=_sheets(folder), style=style)
+        )
     return target
 
 
@@ -55,4 +60,18 @@ def _entries(folder: Path) -> dict[str, Entry]:
             title, claim = (found[1] if (found := part.search(head)) else "" for part in (_TITLE, _CLAIM))
             entry = entries.setdefault(named["lab"], Entry(html.unescape(title), html.unescape(claim)))
             entry.pages[named["edition"]] = path.name
+            entry.prints[named["edition"]] = _prints(path)
     return entries
+
+
+def _sheets(folder: Path) -> list[tuple[str, str, list[str]]]:
+    """The sheets that stand in the folder: file, line, PDF files."""
+    covers = [
+        (f"cover.{edition}.html", f"Cover and contents, {edition} edition") for edition in ("learner", "instructor")
+    ]
+    there = [(folder / file, line) for file, line in [*covers, *SHEETS.values()] if (folder / file).is_file()]
+    return [(path.name, line, _prints(path)) for path, line in there]
+
+
+def _prints(page: Path) -> list[str]:
+    return sorted(printed.name for printed in page.parent.glob(f"{page.stem}.*.pdf"))

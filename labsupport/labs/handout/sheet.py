@@ -15,6 +15,14 @@ from labsupport.workspace import atomic_text
 
 Kind = Literal["cover", "schedules", "cheat-sheet", "glossary", "answer-key"]
 
+SHEETS: dict[Kind, tuple[str, str]] = {
+    "schedules": ("schedules.html", "Workshop schedules: half a day, one day, two days"),
+    "cheat-sheet": ("cheat_sheet.html", "Cheat-sheet: symbols, formulas, flags, tensor names"),
+    "glossary": ("glossary.html", "Glossary"),
+    "answer-key": ("answer_key.html", "Answer key"),
+}
+"""kind -> file, and its line in the contents. The cover comes once an edition; the key is for instructors."""
+
 _HERE = Path(__file__).parent
 
 

@@ -11,16 +11,8 @@ from labsupport.labs.handout.edition import Edition
 from labsupport.labs.handout.page import EDITIONS, claim
 from labsupport.labs.handout.reference import cheat_sheet, glossary, read_glossary
 from labsupport.labs.handout.schedule import courses, schedules
-from labsupport.labs.handout.sheet import Kind, Sheet, write_sheet
+from labsupport.labs.handout.sheet import SHEETS, Kind, Sheet, write_sheet
 from labsupport.labs.notebook import Notebook, read
-
-SHEETS: dict[Kind, tuple[str, str]] = {
-    "schedules": ("schedules.html", "Workshop schedules: half a day, one day, two days"),
-    "cheat-sheet": ("cheat_sheet.html", "Cheat-sheet: symbols, formulas, flags, tensor names"),
-    "glossary": ("glossary.html", "Glossary"),
-    "answer-key": ("answer_key.html", "Answer key"),
-}
-"""kind -> file, and its line in the contents. The cover comes once an edition; the key is for instructors."""
 
 
 def write_workshop(labs: Sequence[Path], folder: Path) -> list[Path]:
