@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from labsupport.checkpoint.quantize.commands import bench_quantize
 from labsupport.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -219,6 +220,9 @@ def verify(
 @click.group()
 def bench() -> None:
     """Measure, and print what was measured."""
+
+
+bench.add_command(bench_quantize, "quantize")
 
 
 @bench.command("convert")

@@ -8,6 +8,7 @@ from typing import Any
 
 from labsupport.checkpoint.config import CONFIG, CheckpointConfig, read_config, read_json
 from labsupport.checkpoint.findings import Finding
+from labsupport.checkpoint.quantize.proof import check_divergence, is_lossy
 from labsupport.checkpoint.roundtrip import restore
 from labsupport.errors import CheckpointError
 
@@ -25,19 +26,23 @@ class Execution:
         difference: largest absolute difference of any logit; None without a reference.
         scale: largest absolute logit.
         findings: empty when the logits agree.
+        divergence: mean KL to the reference in nats a token, where the checkpoint computes with fewer bits; then
+            ``difference`` says nothing.
     """
 
     tokens: int
     difference: float | None
     scale: float
     findings: tuple[Finding, ...] = ()
+    divergence: float | None = None
 
 
 def check_execution(folder: Path, reference: Path | None, tolerance: float = 1e-4) -> Execution:
     """Run a checkpoint in float32 and compare its logits with those of transformers, where there is a reference.
 
     A checkpoint of 16 bits is compared with the original *as the checkpoint rounds it*, in float32 on both sides, so
-    that the same tolerance holds: what is tested is the network, and the round trip has tested the rounding.
+    that the same tolerance holds: what is tested is the network, and the round trip has tested the rounding. One with
+    fewer bits is allowed a mean divergence of ``proof.LOST``.
 
     Args:
         folder: the checkpoint.
@@ -66,6 +71,9 @@ def check_execution(folder: Path, reference: Path | None, tolerance: float = 1e-
         return Execution(tokens.numel(), None, scale)
     with torch.no_grad():
         found = _original(reference, folder, config)(tokens, output_hidden_states=True)
+    if is_lossy(config):
+        lost, findings = check_divergence(folder, logits, found.logits)
+        return Execution(tokens.numel(), None, scale, findings, lost)
     difference, allowed = float((logits - found.logits).abs().max()), max(tolerance, ROUNDING * scale)
     if difference <= allowed:
         return Execution(tokens.numel(), difference, scale)
@@ -120,7 +128,7 @@ def _original(reference: Path, folder: Path, config: CheckpointConfig) -> Any:
             why=str(problem).strip().splitlines()[0],
             fix="get the model again: labs fetch; or leave this check out: labs verify --no-execution",
         ) from problem
-    if config.dtype != "float32":
+    if config.dtype != "float32" and not is_lossy(config):
         with torch.no_grad():
             for name, values in restore(folder):
                 model.get_parameter(name).copy_(torch.from_numpy(values))

@@ -37,15 +37,15 @@ def finite(checkpoint: Opened) -> Iterator[Finding]:
 
 
 def positive_scales(checkpoint: Opened) -> Iterator[Finding]:
-    """The scale of the KV cache is above zero: it is divided by at build time."""
+    """Every scale is above zero: numbers are divided by it, here or at build time."""
     for file in checkpoint.ranks.values():
         for name, info in file.tensors.items():
-            if name.endswith("kv_cache_scaling_factor") and info.kind == "F32" and (file.rows(name) <= 0).any():
+            if name.endswith("_scaling_factor") and (to_float32(file.rows(name), info.kind) <= 0).any():
                 yield Finding(
                     "scales",
                     f"{name} in {file.path} is not above zero",
-                    "trtllm-build divides by it",
-                    "calibrate the KV cache again, with text that reaches every layer",
+                    "what it scales is divided by it",
+                    "calibrate again, with text that reaches every layer: labs quantize",
                 )
 
 

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from labsupport.checkpoint.config import read_config
 from labsupport.checkpoint.execution import check_execution
+from labsupport.checkpoint.expected import CHECKED
 from labsupport.checkpoint.findings import Finding
 from labsupport.checkpoint.roundtrip import check_round_trip
 from labsupport.checkpoint.structure import RULES, check_structure
@@ -168,22 +169,25 @@ def _structure(folder: Path) -> Rung:
 def _round_trip(folder: Path, reference: Path | None) -> Rung:
     if reference is None:
         return Rung("round trip", "skipped", "no reference: name the Hugging Face folder that it was made from")
-    if algo := _quantized(folder):
-        return Rung("round trip", "skipped", f"the weights are quantized ({algo}): they are not the original's bytes")
+    if algo := _unknown(folder):
+        return Rung("round trip", "skipped", f"the form of {algo} is not known here")
     found = check_round_trip(folder, reference)
     detail = f"{found.tensors} tensors of {reference.name}, {found.bytes:,} bytes compared"
+    detail += f", {found.rounded:,} weights within half a step" if found.rounded and not found.findings else ""
     return _judged("round trip", detail, found.findings)
 
 
 def _execution(folder: Path, reference: Path | None, tolerance: float) -> Rung:
-    if algo := _quantized(folder):
-        return Rung("execution", "skipped", f"the weights are quantized ({algo}): the engine runs them")
+    if algo := _unknown(folder):
+        return Rung("execution", "skipped", f"the form of {algo} is not known here: the engine runs it")
     found = check_execution(folder, reference, tolerance)
     against = "no reference" if found.difference is None else f"largest difference {found.difference:.2e}"
+    against = against if found.divergence is None else f"mean KL {found.divergence:.2e} nats"
     detail = f"{found.tokens} tokens, {against}, logits up to {found.scale:.1f}"
     return _judged("execution", detail, found.findings)
 
 
-def _quantized(folder: Path) -> str | None:
+def _unknown(folder: Path) -> str | None:
     quantization = read_config(folder).quantization
-    return quantization.quant_algo if quantization.quantized else None
+    known = not quantization.quantized or quantization.quant_algo in CHECKED
+    return None if known and quantization.kv_cache_quant_algo != "NVFP4" else str(quantization.quant_algo)

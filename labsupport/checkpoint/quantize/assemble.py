@@ -18,6 +18,7 @@ from labsupport.checkpoint.layout_cut import Target, targets
 from labsupport.checkpoint.quantize.calibrate import Calibration, Inputs, merge
 from labsupport.checkpoint.quantize.forms import Form, cache_scale, fp8_form, int4_form, int8_smooth_form
 from labsupport.checkpoint.quantize.source import is_quantizable, read_whole
+from labsupport.errors import CheckpointError
 
 
 def write_ranks(source: Source, whole: Plan, config: CheckpointConfig, calibration: Calibration, folder: Path) -> None:
@@ -49,7 +50,7 @@ def _whole_tensors(
         if name in found:
             continue
         if at_build or not is_quantizable(name):
-            found[name] = read_whole(source, target).to(dtype)
+            found[name] = _narrow(read_whole(source, target), dtype, target)
             continue
         names = [one for one in _readers_of_one_input(name) if one in held]
         given = _given(whole.config, names, calibration)
@@ -71,6 +72,17 @@ def _forms(config: CheckpointConfig, weights: list[Tensor], given: Inputs) -> li
     if quantization.quant_algo == "W8A8_SQ_PER_CHANNEL":
         return int8_smooth_form(weights, given, dtype)
     return fp8_form(weights, given)
+
+
+def _narrow(whole: Tensor, dtype: torch.dtype, target: Target) -> Tensor:
+    made = whole.to(dtype)
+    if not bool(made.isfinite().all()):
+        raise CheckpointError(
+            f"tensor {target.pieces[0].source} holds {float(whole.abs().max()):.4g}, which {dtype} cannot",
+            why="float16 ends at 65504; beyond it, and where the model holds NaN, a value is lost",
+            fix="use --dtype bfloat16 or float32, or look at the original model",
+        )
+    return made
 
 
 def _readers_of_one_input(name: str) -> list[str]:

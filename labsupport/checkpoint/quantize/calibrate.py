@@ -24,7 +24,8 @@ from labsupport.errors import CheckpointError, ParameterError
 from labsupport.workspace import data_folder
 
 TEXT = "texts/calibration.txt"
-LENGTH = 256  # tokens of a piece
+LENGTH = 128  # tokens of a piece
+AWQ_PIECES = 4  # AWQ runs every layer 12 times; it needs means, which settle sooner than the largest values
 BATCH = 4  # pieces at a time
 FEWEST = 1024  # tokens, below which a scale says more about the text than about the model
 
@@ -106,6 +107,9 @@ def calibrate(model: Path, options: QuantizeOptions, group: int, pieces: Tensor)
     from transformers import AutoModelForCausalLM
 
     from labsupport.models.quiet import quiet_transformers
+
+    if options.recipe == "int4_awq":
+        pieces = pieces[:: max(1, len(pieces) // AWQ_PIECES)]
 
     def run(network: nn.Module) -> None:
         for start in range(0, len(pieces), BATCH):

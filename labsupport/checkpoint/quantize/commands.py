@@ -100,3 +100,33 @@ def _print_real_stack(folder: Path, options: QuantizeOptions, output: Path | Non
     if not calls:
         click.echo(f"TensorRT-LLM's scripts do not make {options.recipe}; a checkpoint of ours loads all the same")
     click.echo("not run here: it needs the container of TensorRT-LLM", err=True)
+
+
+@click.command()
+@click.argument("source", required=False)
+@click.option("--tokens", default=4096, show_default=True, help="Tokens to run, of data/texts/evaluation.txt.")
+@click.option("--recipe", "only", multiple=True, type=click.Choice(_RECIPES), help="Only these; may be repeated.")
+def bench_quantize(source: str | None, tokens: int, only: tuple[str, ...]) -> None:
+    """What each recipe saves and costs on SOURCE: KL to the float model, agreement, perplexity, bytes."""
+    from labsupport.checkpoint.commands import model_folder
+    from labsupport.checkpoint.quantize.bench import SWEEP, sweep, table
+
+    options = [one for one in SWEEP if not only or one.recipe in only]
+    found = sweep(
+        model_folder(source, quiet=True),
+        options,
+        tokens=tokens,
+        progress=lambda name: click.echo(f"{name} ...", err=True),
+    )
+    for line in table(found):
+        click.echo(line)
+    names = {row.name.split()[0] for row in found.rows}
+    if "int8_wo" in names:
+        _bar(f"int8_wo: mean KL at most 1e-3: {found.kl('int8_wo'):.2e}", met=found.kl("int8_wo") <= 1e-3)
+    if {"int4_rtn", "int4_awq"} <= names:
+        ratio = found.kl("int4_rtn") / found.kl("int4_awq")
+        _bar(f"int4_awq: mean KL at least 1.5 times below int4_rtn's: {ratio:.2f} times", met=ratio >= 1.5)
+
+
+def _bar(sentence: str, *, met: bool) -> None:
+    click.echo(f"{'met    ' if met else 'NOT met'}  {sentence}")

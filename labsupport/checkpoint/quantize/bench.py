@@ -1,0 +1,130 @@
+"""All recipes side by side on one model: what each saves, and what it costs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from labsupport.checkpoint.convert import convert
+from labsupport.checkpoint.convert_plan import Options
+from labsupport.checkpoint.network import load_network
+from labsupport.checkpoint.quantize.calibrate import read_pieces
+from labsupport.checkpoint.quantize.cost import Cost, cost
+from labsupport.checkpoint.quantize.quality import LENGTH, TEXT, Judge, Quality
+from labsupport.checkpoint.quantize.quantize import quantize_model
+from labsupport.checkpoint.quantize.recipes import QuantizeOptions
+from labsupport.workspace import Workspace, atomic_text, data_folder
+
+SWEEP = (
+    QuantizeOptions("full_prec"),
+    QuantizeOptions("int8_wo"),
+    QuantizeOptions("fp8"),
+    QuantizeOptions("int8_sq"),
+    QuantizeOptions("int8_sq", alpha=0.5),
+    QuantizeOptions("int4_awq"),
+    QuantizeOptions("int4_rtn"),
+    QuantizeOptions("int4_wo"),
+    QuantizeOptions("full_prec", "fp8"),
+    QuantizeOptions("full_prec", "int8"),
+)
+FEWEST = 4096  # tokens, for the bars
+
+
+@dataclass(frozen=True)
+class Row:
+    """One recipe on one model.
+
+    Args:
+        name: the recipe, with its group, its alpha and its KV cache.
+        quality: against the float32 model.
+        cost: in bytes.
+        seconds: to make the checkpoint; 0 where it was there already.
+    """
+
+    name: str
+    quality: Quality
+    cost: Cost
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """All recipes on one model.
+
+    Args:
+        model: its name.
+        perplexity: of the float32 model on the same text.
+        rows: in the order asked for.
+    """
+
+    model: str
+    perplexity: float
+    rows: tuple[Row, ...]
+
+    def kl(self, recipe: str) -> float:
+        """Mean divergence of the first row of that recipe."""
+        return next(row.quality.kl_mean for row in self.rows if row.name.split()[0] == recipe)
+
+
+def sweep(
+    model: Path,
+    options: Sequence[QuantizeOptions] = SWEEP,
+    *,
+    tokens: int = FEWEST,
+    text: Path | None = None,
+    progress: Callable[[str], object] = lambda name: None,  # noqa: ARG005
+) -> Sweep:
+    """Make every checkpoint that is missing, run it over the evaluation text, and write ``work/runs/quantize-*.json``.
+
+    Args:
+        model: a Hugging Face folder with a tokenizer.
+        tokens: how many to run at most, in windows of 512.
+        text: the text to run; that in ``data/`` where missing.
+        progress: called with the name of each recipe as it begins.
+
+    Raises:
+        ParameterError: the text has fewer tokens, or a recipe does not fit the model.
+        CheckpointError: the model cannot be read or calibrated.
+    """
+    windows = read_pieces(model, text or data_folder() / TEXT, min(LENGTH, tokens), tokens)[: max(1, tokens // LENGTH)]
+    progress("float32")
+    judge = Judge(convert(model, Options("float32")).folder, windows)
+    rows = []
+    for one in options:
+        progress(named(one))
+        made = quantize_model(model, one)
+        quality = judge.measure(load_network(made.folder))
+        group = f" g{made.config.quantization.group_size}" if one.chosen.grouped else ""
+        rows.append(
+            Row(named(one) + group, quality, cost(made.folder, made.config), 0.0 if made.skipped else made.seconds)
+        )
+    found = Sweep(model.name, judge.perplexity, tuple(rows))
+    atomic_text(Workspace.current().runs / f"quantize-{model.name}.json", json.dumps(asdict(found), indent=2) + "\n")
+    return found
+
+
+def named(options: QuantizeOptions) -> str:
+    """The recipe with what is not its default, for example ``int8_sq alpha 0.5`` or ``full_prec kv int8``."""
+    name = options.recipe
+    if options.recipe == "int8_sq":
+        name += f" alpha {options.alpha:g}"
+    return name if options.kv_cache == "none" else f"{name} kv {options.kv_cache}"
+
+
+def table(found: Sweep) -> list[str]:
+    """The sweep as lines of text."""
+    head = f"{'recipe':22}{'bits':>6}{'KL mean':>11}{'KL p99.9':>10}{'top-1':>8}{'ppl':>8}"
+    lines = [head + f"{'disk MB':>9}{'read MB':>9}{'KV B/token':>12}"]
+    for row in found.rows:
+        q, c = row.quality, row.cost
+        lines.append(
+            f"{row.name:22}{c.bits:6.2f}{q.kl_mean:11.6f}{q.kl_p999:10.4f}{100 * q.agreement:7.2f}%{q.perplexity:8.3f}"
+            f"{c.disk / 1e6:9.1f}{c.read / 1e6:9.1f}{c.cache:12,}"
+        )
+    first = found.rows[0].quality
+    lines.append(
+        f"{found.model}, {first.tokens:,} tokens of data/{TEXT}; float32 has perplexity {found.perplexity:.3f}"
+    )
+    return lines

@@ -1,0 +1,101 @@
+"""Bits against quality: what a recipe saves and what it costs, one mark a recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from labsupport.errors import ParameterError
+from labsupport.figures.figure import LabFigure
+from labsupport.figures.style import ROLES, Theme
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_MARKS = "osD^vP*X"
+
+
+@dataclass(frozen=True)
+class Spent:
+    """One recipe.
+
+    Args:
+        name: what to call it.
+        bits: of a weight, its share of the scales included.
+        divergence: mean KL to the float model, nats a token, above 0.
+        chosen: whether to point at it.
+    """
+
+    name: str
+    bits: float
+    divergence: float
+    chosen: bool = False
+
+
+def quality_against_bits(
+    recipes: Sequence[Spent], *, alt: str, limit: float | None = None, title: str = "", badge: str = "measured here"
+) -> LabFigure:
+    """Each recipe at its bits and its divergence, lower left is better; a line joins those that nothing else beats.
+
+    Args:
+        recipes: in any order; names are written beside the marks.
+        limit: a divergence that is to be kept, drawn as a level, or None.
+
+    Raises:
+        ParameterError: no recipes, or a divergence that is not above 0 (the axis is logarithmic).
+    """
+    if not recipes or any(one.divergence <= 0 or one.bits <= 0 for one in recipes):
+        raise ParameterError(
+            f"{len(recipes)} recipes, the least divergence {min((one.divergence for one in recipes), default=0)}",
+            why="a logarithmic axis needs numbers above 0, and a recipe that changes nothing has none",
+            fix="leave the float model itself out",
+        )
+
+    def draw(theme: Theme) -> Figure:
+        figure, axes = theme.figure(height=3.6)
+        edge = best(recipes)
+        axes.step([one.bits for one in edge], [one.divergence for one in edge], where="post", color=theme.grid)
+        ordered = sorted(recipes, key=lambda one: one.divergence)
+        for index, one in enumerate(ordered):
+            color = ROLES["chosen"] if one.chosen else ROLES["kept"] if one in edge else ROLES["removed"]
+            axes.plot(one.bits, one.divergence, _MARKS[index % len(_MARKS)], color=color, markersize=8)
+            left = one.bits > 0.75 * max(each.bits for each in recipes)
+            axes.annotate(
+                one.name,
+                (one.bits, one.divergence),
+                xytext=(-8 if left else 8, 0),
+                textcoords="offset points",
+                ha="right" if left else "left",
+                va="center",
+                fontweight="bold" if one.chosen else "normal",
+            )
+        if limit is not None:
+            axes.axhline(limit, color=theme.muted, linestyle="--", linewidth=1)
+            axes.annotate(
+                f" at most {limit:g}", (0, limit), xycoords=("axes fraction", "data"), va="bottom", fontsize=8
+            )
+        axes.set_yscale("log")
+        axes.set_xlim(0, 1.08 * max(one.bits for one in recipes))
+        axes.margins(y=0.12)
+        axes.set_xlabel("bits of a weight, scales included")
+        axes.set_ylabel("mean KL to float (nats a token)")
+        axes.grid(visible=True)
+        axes.set_title(title)
+        return figure
+
+    return LabFigure(draw, alt=alt, badge=badge)
+
+
+def best(recipes: Sequence[Spent]) -> list[Spent]:
+    """Those that no other recipe beats in both bits and divergence, by rising bits.
+
+    Example:
+        >>> [one.name for one in best([Spent("a", 4, 0.1), Spent("b", 4.5, 0.2), Spent("c", 8, 0.01)])]
+        ['a', 'c']
+    """
+    found: list[Spent] = []
+    for one in sorted(recipes, key=lambda one: (one.bits, one.divergence)):
+        if not found or one.divergence < found[-1].divergence:
+            found.append(one)
+    return found
