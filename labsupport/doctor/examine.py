@@ -8,6 +8,7 @@ from pathlib import Path
 
 from labsupport.compatibility import load_compatibility
 from labsupport.doctor import machine, rows
+from labsupport.doctor.classroom import Room
 from labsupport.doctor.rows import Row
 from labsupport.doctor.shapes import Device, known_gpus
 from labsupport.models import DEFAULT_MODEL, is_present, model_folder
@@ -38,6 +39,16 @@ def examine() -> list[Row]:
         rows.container_row(machine.read_container()),
         rows.tensorrt_llm_row(machine.version_of("tensorrt_llm"), table),
     ]
+
+
+def this_room() -> Room:
+    """This machine as the server of a class: all its memory, what is free on the disk, and the ports it gives out."""
+    return Room(
+        memory=machine.memory_bytes(),
+        disk=_free(Workspace.current().root),
+        ports=machine.ports_to_give(),
+        cores=machine.usable_cores(),
+    )
 
 
 def this_device() -> Device:

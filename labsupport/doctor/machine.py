@@ -98,6 +98,15 @@ def _control_group(file: str) -> str:
         return ""
 
 
+def ports_to_give() -> int:
+    """TCP ports that the system gives to programs that ask for any: Linux's range, elsewhere the one of RFC 6335."""
+    try:
+        first, last = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text(encoding="ascii").split())
+    except (OSError, ValueError):
+        first, last = 49152, 65535
+    return last - first + 1
+
+
 def read_gpus() -> Gpus:
     """Ask nvidia-smi. None installed: no GPU; installed and failing: its own words as the problem."""
     tool = shutil.which("nvidia-smi")
