@@ -159,6 +159,7 @@ def lab(port: int, no_browser: bool) -> None:
     folder = learner_folder()
     _write_copies(folder, ())
     command = jupyter_command(folder, build_folder() / "jupyter" / "settings", port=port, browser=not no_browser)
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # learners share a machine: no kernel spins while it waits
     os.execv(command[0], command)
 
 
