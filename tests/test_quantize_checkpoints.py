@@ -101,7 +101,7 @@ def test_what_awq_stores() -> None:
     assert config.quantization.pre_quant_scale
     assert config.quantization.group_size == largest_group(config)
     factors = held[fc + ".prequant_scaling_factor"]
-    assert torch.equal(factors, held[gate + ".prequant_scaling_factor"])  # both read one input
+    assert not torch.equal(factors, held[gate + ".prequant_scaling_factor"])  # each layer has its own, but q, k and v
     assert not torch.equal(factors, torch.ones_like(factors))
     weight = weight_of(llama(), "model.layers.0.mlp.gate_proj.weight")
     group = config.quantization.group_size

@@ -52,7 +52,7 @@ def _whole_tensors(
         if at_build or not is_quantizable(name):
             found[name] = _narrow(read_whole(source, target), dtype, target)
             continue
-        names = [one for one in _readers_of_one_input(name) if one in held]
+        names = [one for one in _share_a_scale(config, name) if one in held]
         given = _given(whole.config, names, calibration)
         weights = [read_whole(source, held[one]) for one in names]
         found |= dict(zip(names, _forms(config, weights, given), strict=True))
@@ -85,12 +85,12 @@ def _narrow(whole: Tensor, dtype: torch.dtype, target: Target) -> Tensor:
     return made
 
 
-def _readers_of_one_input(name: str) -> list[str]:
-    """fc and gate read the same input; qkv is one tensor already."""
-    for one in (".mlp.fc.", ".mlp.gate."):
-        if one in name:
-            return [name.replace(one, ".mlp.fc."), name.replace(one, ".mlp.gate.")]
-    return [name]
+def _share_a_scale(config: CheckpointConfig, name: str) -> list[str]:
+    """fc and gate read one input, and FP8 gives them one scale, so that the engine may multiply both at once."""
+    module = next((one for one in (".mlp.fc.", ".mlp.gate.") if one in name), None)
+    if module is None or config.quantization.quant_algo != "FP8":
+        return [name]
+    return [name.replace(module, ".mlp.fc."), name.replace(module, ".mlp.gate.")]
 
 
 def _modules(config: CheckpointConfig, name: str) -> Iterator[str]:

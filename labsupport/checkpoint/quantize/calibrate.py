@@ -103,6 +103,16 @@ def calibrate(model: Path, options: QuantizeOptions, group: int, pieces: Tensor)
     Raises:
         CheckpointError: ModelOpt is not installed or cannot quantize the model, or an input was zero throughout.
     """
+    network, tokens = observed(model, options, group, pieces)
+    return Calibration(_inputs(network, options), _caches(network) if options.kv_cache != "none" else (), tokens)
+
+
+def observed(model: Path, options: QuantizeOptions, group: int, pieces: Tensor) -> tuple[nn.Module, int]:
+    """The model with ModelOpt's quantizers in it, calibrated, and how many tokens they saw.
+
+    Raises:
+        CheckpointError: ModelOpt is not installed or cannot quantize the model.
+    """
     mtq = _modelopt()
     from transformers import AutoModelForCausalLM
 
@@ -119,16 +129,13 @@ def calibrate(model: Path, options: QuantizeOptions, group: int, pieces: Tensor)
         warnings.simplefilter("ignore")
         network = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval()
         try:
-            network = mtq.quantize(network, modelopt_config(mtq, options, group), run)
+            return mtq.quantize(network, modelopt_config(mtq, options, group), run), pieces.numel()
         except (RuntimeError, ValueError, AssertionError, AttributeError, NotImplementedError) as problem:
             raise CheckpointError(
                 f"ModelOpt could not calibrate {model} for {options.recipe}",
                 why=(str(problem).strip().splitlines() or [type(problem).__name__])[0],
                 fix="labs quantize --recipe int8_wo   needs no calibration",
             ) from problem
-    return Calibration(
-        _inputs(network, options), _caches(network) if options.kv_cache != "none" else (), pieces.numel()
-    )
 
 
 def modelopt_config(mtq: Any, options: QuantizeOptions, group: int) -> dict[str, Any]:
