@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import os
 import re
 import shutil
 import subprocess
@@ -14,6 +16,7 @@ from handout_fixture import lab, write
 from labsupport.cli import labs
 from labsupport.errors import NotebookError, ParameterError
 from labsupport.labs.handout import render
+from labsupport.labs.handout.audit import audit
 from labsupport.labs.handout.pdf import PAPERS, print_pages, printer_row
 
 POINTS = {"a4": (595, 842), "letter": (612, 792)}
@@ -99,6 +102,31 @@ def test_paper_is_light_and_readable_in_gray(tmp_path, printed):
         assert drawn.getpixel((2, 2)) == 255
         shades = drawn.histogram()
     assert sum(shades[200:]) / sum(shades) > 0.8
+
+
+def page_of_noise(path: Path, side: int) -> Path:
+    """A page with a picture that cannot be compressed, of 3 * side**2 bytes."""
+    from PIL import Image
+
+    Image.frombytes("RGB", (side, side), os.urandom(3 * side**2)).save(path.with_suffix(".png"))
+    picture = base64.b64encode(path.with_suffix(".png").read_bytes()).decode()
+    page = f'<html lang="en"><title>Noise</title><img alt="noise" src="data:image/png;base64,{picture}"></html>'
+    path.write_text(page, encoding="utf-8")
+    return path
+
+
+@pytest.mark.browser
+@needs_chromium
+def test_a_print_over_3_mb_is_refused_and_not_left_behind(tmp_path):
+    with pytest.raises(NotebookError, match=r"noise.a4.pdf has 3.\d MB"):
+        list(print_pages([page_of_noise(tmp_path / "noise.html", 1050)], ["a4"]))
+    assert not list(tmp_path.glob("*.pdf"))
+
+
+def test_a_page_over_6_mb_is_refused(tmp_path):
+    page = page_of_noise(tmp_path / "noise.html", 1400).read_text(encoding="utf-8")
+    with pytest.raises(NotebookError, match=r"the page has 7.\d MB"):
+        audit(page)
 
 
 def test_a_paper_that_is_none_is_named():

@@ -50,13 +50,13 @@ def test_notes_of_a_lab_reach_the_instructor_only(path, tmp_path):
         assert json.dumps(note, ensure_ascii=False)[1:60] not in copied
 
 
-@pytest.mark.parametrize(
-    "path", [path for path in LABS if path.name[:2] in {"00", "01", "02", "03", "05"}], ids=lambda p: p.stem
-)
-def test_a_lab_has_three_to_six_notes_and_its_timing_adds_up_to_the_card(path):
+@pytest.mark.parametrize("path", LABS, ids=lambda path: path.stem)
+def test_a_lab_s_first_note_divides_the_minutes_of_its_card(path):
     notebook = read(path)
     notes = notebook.tagged("instructor")
-    assert 3 <= len(notes) <= 6
+    if not notes:
+        pytest.skip("no notes yet")
+    assert 3 <= len(notes) <= 8
     said = re.match(r"\*\*Timing, (\d+) minutes\.\*\*", notes[0].source)
     assert int(said[1]) == courses([notebook])[0].minutes
 

@@ -1,4 +1,4 @@
-"""The proof that a page stands alone: no script, no outside request, an alt text on each image."""
+"""The proof that a page stands alone: no script, no outside request, an alt text on each image, and a modest size."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from html.parser import HTMLParser
 
 from labsupport.errors import NotebookError
 from labsupport.labs.handout.edition import without_alt
+
+HTML_BYTES, PDF_BYTES = 6_000_000, 3_000_000
+"""The largest page, and the largest print of one: what a class on one wireless network can fetch."""
 
 _LOADING = {"src", "srcset", "href", "data", "poster", "action", "formaction", "background", "xlink:href", "cite"}
 _ACTIVE = {"script", "iframe", "object", "embed", "link", "base", "form"}
@@ -18,11 +21,27 @@ def audit(page: str) -> None:
     """Read the whole page and refuse what a handout must not hold.
 
     Raises:
-        NotebookError: a script, something that would be fetched, or an image without alt text; it names the cell.
+        NotebookError: a script, something that would be fetched, or an image without alt text; it names the cell. Or
+            the page is too large.
     """
     reader = _Reader()
     reader.feed(page)
     reader.close()
+    require_size("the page", len(page.encode()), HTML_BYTES)
+
+
+def require_size(what: str, size: int, limit: int) -> None:
+    """Refuse what is larger than ``limit`` bytes.
+
+    Raises:
+        NotebookError: it is.
+    """
+    if size > limit:
+        raise NotebookError(
+            f"{what} has {size / 1e6:.1f} MB",
+            why=f"a handout has at most {limit / 1e6:.0f} MB, so that a whole class can fetch it",
+            fix="draw fewer or smaller figures, or pictures with fewer colors",
+        )
 
 
 class _Reader(HTMLParser):

@@ -16,6 +16,7 @@ from typing import Any
 from labsupport.doctor.machine import CHROMIUM, find_program
 from labsupport.doctor.rows import Row, chromium_row
 from labsupport.errors import NotebookError, ParameterError
+from labsupport.labs.handout.audit import PDF_BYTES, require_size
 from labsupport.workspace import atomic_bytes
 
 PAPERS = {"a4": "A4", "letter": "Letter"}
@@ -45,7 +46,7 @@ def print_pages(pages: Sequence[Path], papers: Sequence[str] = tuple(PAPERS)) ->
 
     Raises:
         ParameterError: there is no such paper.
-        NotebookError: Chromium is missing, or cannot print a page.
+        NotebookError: Chromium is missing, or cannot print a page, or a print is too large.
     """
     for paper in papers:
         if paper not in PAPERS:
@@ -72,7 +73,9 @@ def _print(pages: Sequence[Path], papers: Sequence[str]) -> Iterator[Path]:
                 sheet.evaluate(_OPEN)
                 for paper in papers:
                     target = page.with_suffix(f".{paper}.pdf")
-                    atomic_bytes(target, _printed(sheet, PAPERS[paper], page))
+                    content = _printed(sheet, PAPERS[paper], page)
+                    require_size(target.name, len(content), PDF_BYTES)
+                    atomic_bytes(target, content)
                     yield target
             except Error as problem:
                 raise NotebookError(
