@@ -24,7 +24,7 @@ VERBS = {
     "lab": ("labsupport.labs.commands:lab", "Open JupyterLab on learner copies."),
     "learner": ("labsupport.labs.commands:learner", "Write learner copies: no solutions, and they still run."),
     "lint": ("labsupport.labs.commands:lint", "Hold the labs against the house rules."),
-    "handout": ("labsupport.labs.commands:handout", "Executed notebook -> self-contained HTML."),
+    "handout": ("labsupport.labs.commands:handout", "Executed notebook -> self-contained HTML, and PDF."),
 }
 
 
