@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import log10
 from typing import TYPE_CHECKING
 
 from labsupport.errors import ParameterError
@@ -57,14 +58,16 @@ def quality_against_bits(
         edge = best(recipes)
         axes.step([one.bits for one in edge], [one.divergence for one in edge], where="post", color=theme.grid)
         ordered = sorted(recipes, key=lambda one: one.divergence)
-        for index, one in enumerate(ordered):
+        widest = max(one.bits for one in recipes)
+        heights = _apart([(one.bits > 0.75 * widest, one.divergence) for one in ordered])
+        for index, (one, height) in enumerate(zip(ordered, heights, strict=True)):
             color = ROLES["chosen"] if one.chosen else ROLES["kept"] if one in edge else ROLES["removed"]
+            left = one.bits > 0.75 * widest
             axes.plot(one.bits, one.divergence, _MARKS[index % len(_MARKS)], color=color, markersize=8)
-            left = one.bits > 0.75 * max(each.bits for each in recipes)
             axes.annotate(
                 one.name,
-                (one.bits, one.divergence),
-                xytext=(-8 if left else 8, 0),
+                (one.bits, height),
+                xytext=(-9 if left else 9, 0),
                 textcoords="offset points",
                 ha="right" if left else "left",
                 va="center",
@@ -98,4 +101,16 @@ def best(recipes: Sequence[Spent]) -> list[Spent]:
     for one in sorted(recipes, key=lambda one: (one.bits, one.divergence)):
         if not found or one.divergence < found[-1].divergence:
             found.append(one)
+    return found
+
+
+def _apart(labels: Sequence[tuple[bool, float]]) -> list[float]:
+    """Heights for labels, by rising divergence: moved up where one would touch the one below it on its side."""
+    logs = [log10(height) for _, height in labels]
+    room = 0.055 * max(logs[-1] - logs[0], 1.0)
+    found: list[float] = []
+    last = {True: logs[0] - room, False: logs[0] - room}
+    for (side, _), height in zip(labels, logs, strict=True):
+        last[side] = max(height, last[side] + room)
+        found.append(10 ** last[side])
     return found

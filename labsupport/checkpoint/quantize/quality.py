@@ -91,7 +91,7 @@ def kl(p: Tensor, q: Tensor) -> Tensor:
         >>> kl(torch.tensor([[0.5, 0.5]]).log(), torch.tensor([[0.9, 0.1]]).log()).round(decimals=3).tolist()
         [0.511]
     """
-    return (p.exp() * (p - q)).double().sum(-1).clamp_min(0)
+    return (p.exp() * (p - q)).sum(-1, dtype=torch.float64).clamp_min(0)
 
 
 @torch.no_grad()
