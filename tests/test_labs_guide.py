@@ -119,13 +119,13 @@ def test_every_exercise_of_every_lab_has_hints_that_are_found(lab):
 def test_the_page_follows_the_work(copies):
     text = (copies / PAGE).read_text()
     assert "**Begin with [Lab 00 · Start here](00_start_here.ipynb).** By the end" in text
-    assert "| [00 · Start here](00_start_here.ipynb) | 35 | ●○○○○ | ○○○○ 0 of 4 |" in text
+    assert "| [00 · Start here](00_start_here.ipynb) | 35 | ●○○○○ | □□□□ 0 of 4 |" in text
     check("00.1", RIGHT[1])
     check("00.2", wrong)
     solution("00.3")
     text = (copies / PAGE).read_text()
     assert "**Go on with [Lab 00 · Start here](00_start_here.ipynb), exercise 00.2.**" in text
-    assert "| ●◐◐○ 1 of 4, solution seen: 00.3 |" in text
+    assert "| ■◧◧□ 1 of 4, solution seen: 00.3 |" in text
 
 
 def a_shelf(*numbers):

@@ -59,7 +59,7 @@ def test_a_change_that_fails_leaves_the_file_as_it_was(tmp_path):
 
 @pytest.mark.parametrize(
     ("state", "mark"),
-    [(Progress(), "○"), (Progress(hints=1), "◐"), (Progress(wrong=1), "◐"), (Progress(passed="now", wrong=2), "●")],
+    [(Progress(), "□"), (Progress(hints=1), "◧"), (Progress(wrong=1), "◧"), (Progress(passed="now", wrong=2), "■")],
 )
 def test_each_state_has_its_sign(state, mark):
     assert state.mark == mark

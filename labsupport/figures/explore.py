@@ -128,6 +128,10 @@ class Explorer:
         panels = [make(**frame) for frame in frames]
         self.static = small_multiples(panels, titles=_titles(sliders, frames), alt=alt, columns=columns)
         self.controls = {name: slider.widget(name) for name, slider in sliders.items()}
+        longest = max(len(control.description) for control in self.controls.values())
+        for control in self.controls.values():  # one width, so that the tracks begin and end below each other
+            control.style.description_width = f"{0.6 * longest:.1f}em"
+            control.layout.width = f"calc(320px + {0.6 * longest:.1f}em)"
         self.picture = ipywidgets.Image(format="png", layout={"max_width": "100%", "width": "624px"})
         self.sentence = ipywidgets.HTML()
         for control in self.controls.values():
@@ -141,7 +145,7 @@ class Explorer:
             figure = self._make(**values)
             self._drawn[key] = figure.png(), figure.alt
         self.picture.value, words = self._drawn[key]
-        self.sentence.value = f'<p role="status" style="max-width: 624px">{html.escape(words)}</p>'
+        self.sentence.value = f'<p role="status" style="max-width: 624px; line-height: 1.4">{html.escape(words)}</p>'
 
     def _ipython_display_(self) -> None:
         import ipywidgets
@@ -209,5 +213,4 @@ def _titles(sliders: Mapping[str, Slider | Choice], frames: Sequence[Mapping[str
 
 
 def _manners() -> dict[str, Any]:
-    # Redraw when the learner lets go, not at each pixel on the way; a long label keeps its full width.
-    return {"continuous_update": False, "style": {"description_width": "initial"}}
+    return {"continuous_update": False}  # redraw when the learner lets go, not at each pixel on the way

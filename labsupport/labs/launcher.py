@@ -114,7 +114,7 @@ def page(labs: Sequence[Shelved], progress: Mapping[str, Progress], newer: froze
             "\n| Lab | Minutes | Level | Exercises |",
             "|:--|--:|:--|:--|",
             *rows,
-            "\n● passed  ◐ begun  ○ still to come",
+            "\n■ passed, ◧ begun, □ still to come",
             _MANNERS.format(labs=Path(sys.executable).with_name("labs")),
         ]
     )
@@ -134,7 +134,7 @@ Progress is kept here in `.progress.json` and nowhere else.
 
 In a terminal (File › New › Terminal):
 
-    {labs} learner --reset 02
+    {labs} learner --reset 02 .
 
 The other labs keep their work, and yours goes to the folder `backups`. This page is written anew by each check;
 reopen it to see the newest state.

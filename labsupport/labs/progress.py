@@ -37,8 +37,8 @@ class Progress:
 
     @property
     def mark(self) -> str:
-        """One sign: ● passed, ◐ begun, ○ still to come."""
-        return "●" if self.passed else "◐" if self != Progress() else "○"
+        """One sign: ■ passed, ◧ begun, □ still to come."""
+        return "■" if self.passed else "◧" if self != Progress() else "□"
 
 
 def load(folder: Path) -> dict[str, Progress]:
