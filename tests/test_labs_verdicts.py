@@ -9,6 +9,7 @@ import torch
 from labsupport.errors import ParameterError
 from labsupport.labs.checks import (
     Exercise,
+    Verdict,
     Wrong,
     check,
     exercise,
@@ -164,3 +165,11 @@ def test_a_wrong_choice_is_told_its_reason_and_not_the_right_one():
 def test_an_exercise_is_plain_data():
     assert isinstance(halving, Exercise)
     assert (halving.id, halving.reference) == ("99.1", halve)
+
+
+def test_a_long_reason_is_wrapped_between_words():
+    sentence = " ".join(f"word{number}" for number in range(40))
+    lines = str(Verdict("02.1", "not right yet", f"{sentence}\n  [0.1, 0.2]")).splitlines()[1:]
+    assert all(line.startswith("  ") and len(line) <= 92 for line in lines)
+    assert " ".join(line.strip() for line in lines[:-1]) == sentence
+    assert lines[-1] == "    [0.1, 0.2]"

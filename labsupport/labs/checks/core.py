@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import linecache
 import re
+import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module, util
@@ -25,6 +26,7 @@ from labsupport.errors import ParameterError
 from labsupport.labs.guide import note
 
 State = Literal["passed", "not yet attempted", "not right yet"]
+WIDTH = 90  # characters of a verdict's line
 MARKS: dict[State, str] = {"passed": "✓", "not yet attempted": "○", "not right yet": "✗"}
 
 
@@ -166,4 +168,6 @@ def _frames(error: Exception) -> list[tuple[FrameType, int]]:
 
 
 def _indent(text: str) -> str:
-    return "\n".join(f"  {line}" for line in text.splitlines())
+    """Two spaces before each line, and long lines wrapped between words: a notebook would cut them anywhere."""
+    wrapped = (textwrap.wrap(line, WIDTH, break_long_words=False) or [""] for line in text.splitlines())
+    return "\n".join(f"  {line}" if line else "" for lines in wrapped for line in lines)
