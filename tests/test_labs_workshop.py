@@ -260,3 +260,17 @@ def test_a_sheet_that_would_fetch_something_is_refused(tmp_path):
 def test_the_cheat_sheet_is_two_pages_on_each_paper(pages):
     for printed in print_pages([pages["cheat_sheet.html"]]):
         assert len(re.findall(rb"/Type\s*/Page\b(?!s)", printed.read_bytes())) == 2
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(printer_row().state != "ok", reason="Chromium is not installed")
+@pytest.mark.parametrize("width", [360, 1000])
+def test_the_sheets_are_accessible_and_fit_a_phone(pages, width):
+    from browsers import chromium, serious_findings
+
+    with chromium() as browser:
+        page = browser.new_page(viewport={"width": width, "height": 900})
+        for sheet in [*pages.values(), pages["glossary.html"].parent / "index.html"]:
+            page.goto(sheet.as_uri())
+            assert serious_findings(page) == [], sheet.name
+            assert page.evaluate("document.documentElement.scrollWidth") <= width, sheet.name

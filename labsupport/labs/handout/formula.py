@@ -36,7 +36,7 @@ class Formulas:
             drawn = self._svg(tex, display)
         except Exception:  # the drawing library raises whatever its font or its parser happens to raise
             drawn = mathml
-        return f'<div class="formula">{drawn}</div>' if display else drawn
+        return f'<div class="formula" tabindex="0">{drawn}</div>' if display else drawn
 
     def _svg(self, tex: str, display: bool) -> str:
         import ziamath

@@ -189,7 +189,7 @@ def schedules(labs: Sequence[Course]) -> str:
 
 def _table(entries: Sequence[Entry]) -> str:
     rows = [f"| {_time(one.start)}–{_time(one.end)} | {one.end - one.start} min | {_text(one)} |" for one in entries]
-    return "\n".join(["| time | | what |", "|---|---|---|", *rows])
+    return "\n".join(["| time | length | what |", "|---|---|---|", *rows])
 
 
 def _time(minutes: int) -> str:
