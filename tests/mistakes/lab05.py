@@ -1,7 +1,5 @@
 """Typical mistakes of lab 05; each must fail its check."""
 
-
-
 from __future__ import annotations
 
 import numpy as np
