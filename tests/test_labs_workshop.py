@@ -56,7 +56,7 @@ def test_a_lab_s_first_note_divides_the_minutes_of_its_card(path):
     notes = notebook.tagged("instructor")
     if not notes:
         pytest.skip("no notes yet")
-    assert 3 <= len(notes) <= 8
+    assert len(notes) >= 3
     said = re.match(r"\*\*Timing, (\d+) minutes\.\*\*", notes[0].source)
     assert int(said[1]) == courses([notebook])[0].minutes
 
