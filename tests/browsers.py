@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
@@ -10,7 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
 import pytest
 
@@ -54,6 +55,15 @@ def jupyterlab(folder: Path, own: Path) -> Iterator[str]:
         finally:
             server.terminate()
             server.wait(timeout=30)
+
+
+def end_kernels(address: str) -> None:
+    """Shut all kernels of a JupyterLab down, so that the next lab has the machine's memory."""
+    token = {"Authorization": "token t"}
+    with urlopen(Request(f"{address}/api/kernels", headers=token)) as answer:
+        kernels = json.load(answer)
+    for kernel in kernels:
+        urlopen(Request(f"{address}/api/kernels/{kernel['id']}", headers=token, method="DELETE")).close()
 
 
 def _await(address: str, log: Path) -> None:
