@@ -15,9 +15,10 @@ from labsupport.checkpoint.config import read_config
 from labsupport.checkpoint.network import load_network
 from labsupport.checkpoint.network.quantized import RoundFp8, RoundInt8
 from labsupport.checkpoint.quantize.arithmetic import unpack_int4
-from labsupport.checkpoint.quantize.quantize import planned
+from labsupport.checkpoint.quantize.quantize import planned, quantize_model
 from labsupport.checkpoint.quantize.recipes import RECIPES, QuantizeOptions, largest_group
 from labsupport.checkpoint.verify import verify
+from labsupport.models import DEFAULT_MODEL, fetch
 from labsupport.models.quiet import quiet_transformers
 
 LAYER = "transformer.layers.0."
@@ -159,3 +160,13 @@ def test_the_folder_says_what_it_holds() -> None:
     config, folder = planned(llama(), QuantizeOptions("int4_awq", "int8", tp_size=2))
     assert folder.name == f"float16-int4_awq-g{config.quantization.group_size}-kv_int8-tp2"
     assert planned(llama(), QuantizeOptions("int8_sq", alpha=0.5))[1].name == "float16-int8_sq-a0.5-tp1"
+
+
+@pytest.mark.real_model
+def test_the_real_model_on_three_ranks(tmp_path: Path) -> None:
+    model = fetch(DEFAULT_MODEL, progress=False)
+    done = quantize_model(model, QuantizeOptions("int4_rtn", tp_size=3), output=tmp_path / "made")
+    assert done.config.quantization.group_size == 64  # 576 and 1536 are odd multiples of 64 and of 512
+    verdict = verify(done.folder, model)
+    assert verdict.proven, str(verdict)
+    assert "106,168,320 weights within half a step" in verdict.rungs[1].detail
