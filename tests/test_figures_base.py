@@ -187,6 +187,18 @@ def test_a_state_that_was_seen_is_not_drawn_again():
     assert calls.count(0.4) == calls.count(1.0) == 1
 
 
+def test_what_adding_up_steps_leaves_behind_is_not_shown():
+    calls: list[float] = []
+    live = explorer(calls)
+    live.controls["T"].value = 0.8 + 0.05 + 0.05
+    assert calls[-1] == 0.9 != 0.8 + 0.05 + 0.05
+
+
+def test_the_labels_of_all_sliders_are_equally_wide():
+    widths = {control.style.description_width for control in explorer().controls.values()}
+    assert len(widths) == 1
+
+
 def test_the_static_form_is_displayed_after_the_live_one(monkeypatch):
     import IPython.display
 

@@ -139,7 +139,7 @@ class Explorer:
         self._redraw()
 
     def _redraw(self, _change: object = None) -> None:
-        values = {name: control.value for name, control in self.controls.items()}
+        values = {name: _tidy(control.value) for name, control in self.controls.items()}
         key = tuple(values.values())
         if key not in self._drawn:
             figure = self._make(**values)
@@ -210,6 +210,11 @@ def _titles(sliders: Mapping[str, Slider | Choice], frames: Sequence[Mapping[str
     """What tells a frame from the others: a value that all of them share is left out."""
     apart = [name for name in sliders if len({frame[name] for frame in frames}) > 1] or list(sliders)
     return [", ".join(f"{sliders[name].label or name} = {frame[name]}" for name in apart) for frame in frames]
+
+
+def _tidy(value: Value) -> Value:
+    """Without what adding up steps leaves behind: 0.9000000000000001 is 0.9."""
+    return round(value, 9) if isinstance(value, float) else value
 
 
 def _manners() -> dict[str, Any]:
