@@ -54,5 +54,6 @@ def test_the_handouts_of_a_lab_are_offline_quiet_and_accessible(lab, page, tmp_p
         assert bare == []
         broken = page.eval_on_selector_all("img", "all => all.filter(i => !i.naturalWidth).map(i => i.alt)")
         assert broken == []
-        shot(page, f"{path.stem}_{page.scheme}", full_page=True)
+        if "learner" in path.name:
+            shot(page, f"{path.stem}_{page.scheme}", full_page=True)
         assert serious_findings(page) == []
