@@ -184,33 +184,32 @@ def everything_ran(screen):
 
 
 def the_picture_moves(screen, name):
+    """Each control changes the picture or the sentence below it; the first one changes the picture."""
     (index,) = screen.tagged("signature")
-    cell = screen.cell(index)
-    picture, handles = cell.locator("img.widget-image"), cell.locator(".noUi-handle")
+    handles = screen.cell(index).locator(".noUi-handle")
     handles.first.scroll_into_view_if_needed()
     shot(screen.page, f"{name}_signature")
+    before = shown(screen, index)
     for number in range(handles.count()):
-        there_and_back(screen.page, picture, handles.nth(number), f"{name}_signature_moved" if number == 0 else "")
+        handle = handles.nth(number)
+        there, back = ("ArrowLeft", "ArrowRight") if at_its_end(handle) else ("ArrowRight", "ArrowLeft")
+        steps = 0
+        while steps == 0 or not within_seconds(screen.page, lambda: shown(screen, index) != before):
+            assert steps < 4, f"control {number} changes nothing up to {handle.get_attribute('aria-valuetext')}"
+            handle.press(there)
+            steps += 1
+        if number == 0:
+            assert within_seconds(screen.page, lambda: shown(screen, index)[0] != before[0])
+            shot(screen.page, f"{name}_signature_moved")
+        for _ in range(steps):  # each control is tried from the start: top-k = 1 would leave a seed without effect
+            handle.press(back)
+        assert within_seconds(screen.page, lambda: shown(screen, index) == before)
 
 
-def there_and_back(page, picture, handle, name):
-    """Move one control until the picture is another one, keep a screenshot, and move it back.
-
-    Each control is tried from the start: top-k = 1 would leave a seed without effect.
-    """
-    there, back = ("ArrowLeft", "ArrowRight") if at_its_end(handle) else ("ArrowRight", "ArrowLeft")
-    start, steps = picture.evaluate(BYTES), 0
-    moved = False
-    while not moved:  # a neighbor may look alike: then the next one counts
-        assert steps < 4, f"the picture stays at {handle.get_attribute('aria-valuetext')} of {name or 'a control'}"
-        handle.press(there)
-        steps += 1
-        moved = within_seconds(page, lambda: picture.evaluate(BYTES) != start)
-    if name:
-        shot(page, name)
-    for _ in range(steps):
-        handle.press(back)
-    assert within_seconds(page, lambda: picture.evaluate(BYTES) == start)
+def shown(screen, index):
+    """The live picture's bytes, and the sentence below it."""
+    cell = screen.cell(index)
+    return cell.locator("img.widget-image").evaluate(BYTES), cell.locator("p[role=status]").inner_text()
 
 
 def within_seconds(page, condition):
