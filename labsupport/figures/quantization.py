@@ -72,6 +72,7 @@ def quality_against_bits(
                 ha="right" if left else "left",
                 va="center",
                 fontweight="bold" if one.chosen else "normal",
+                bbox={"boxstyle": "square,pad=0.1", "facecolor": theme.paper, "edgecolor": "none"},  # over the line
             )
         if limit is not None:
             axes.axhline(limit, color=theme.muted, linestyle="--", linewidth=1)
