@@ -3,32 +3,28 @@
 from __future__ import annotations
 
 import ast
+import symtable
 from typing import Any
 
 from labsupport.labs.notebook import Cell, Notebook
 
 
 def bound(cell: Cell) -> set[str]:
-    """The names that a cell binds at its top level."""
-    names: set[str] = set()
-    for statement in ast.parse(cell.source).body:
-        match statement:
-            case ast.FunctionDef(name=name) | ast.ClassDef(name=name):
-                names.add(name)
-            case ast.Import(names=aliases) | ast.ImportFrom(names=aliases):
-                names |= {alias.asname or alias.name.partition(".")[0] for alias in aliases}
-            case _:
-                names |= {node.id for node in ast.walk(statement) if _is(node, ast.Store)}
-    return names
+    """The names that a cell binds at its top level; what a comprehension or a function binds stays inside it."""
+    top = symtable.symtable(cell.source, cell.label, "exec")
+    return {name.get_name() for name in top.get_symbols() if name.is_assigned() or name.is_imported()}
 
 
 def used(cell: Cell) -> set[str]:
-    """The names that a cell reads, in functions too."""
-    return {node.id for node in ast.walk(ast.parse(cell.source)) if _is(node, ast.Load)}
+    """The names that a cell reads from outside of its functions."""
+    top = symtable.symtable(cell.source, cell.label, "exec")
+    read = {name.get_name() for name in top.get_symbols() if name.is_referenced()}
+    return read | {name for child in top.get_children() for name in _globals(child)}
 
 
-def _is(node: ast.AST, context: type) -> bool:
-    return isinstance(node, ast.Name) and isinstance(node.ctx, context)
+def _globals(table: symtable.SymbolTable) -> set[str]:
+    own = {name.get_name() for name in table.get_symbols() if name.is_global() and name.is_referenced()}
+    return own.union(*(_globals(child) for child in table.get_children()))
 
 
 def needed(notebook: Notebook, cell: Cell) -> list[Cell]:

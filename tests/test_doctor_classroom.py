@@ -156,11 +156,12 @@ def test_measuring_is_for_a_class():
 @linux
 def test_own_pages_and_file_pages_are_told_apart(tmp_path):
     before, _ = pages(os.getpid())
-    block = bytearray(os.urandom(1)) * 60_000_000
-    own, files = pages(os.getpid())
-    assert own - before > 50_000_000
-    (tmp_path / "file").write_bytes(block)
-    del block
+    # Pages of its own from the system: a bytearray could be put where the process already holds memory.
+    with mmap.mmap(-1, 60_000_000, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as block:
+        block[:] = b"x" * 60_000_000
+        own, files = pages(os.getpid())
+        assert own - before > 50_000_000
+        (tmp_path / "file").write_bytes(block)
     with (tmp_path / "file").open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
         assert sum(mapped[::4096]) >= 0  # touch each page
         _, with_mapped = pages(os.getpid())
