@@ -14,7 +14,7 @@ from quantized_made import llama, quantized
 from labsupport.checkpoint.commands import bench
 from labsupport.checkpoint.config import read_config
 from labsupport.checkpoint.network import load_network
-from labsupport.checkpoint.quantize.bench import SWEEP, sweep, table
+from labsupport.checkpoint.quantize.bench import SWEEP, caption, line, sweep
 from labsupport.checkpoint.quantize.calibrate import read_pieces
 from labsupport.checkpoint.quantize.commands import _RECIPES, quantize
 from labsupport.checkpoint.quantize.cost import cost, linear_bytes
@@ -83,7 +83,8 @@ def test_a_sweep_and_its_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("LABS_WORKSPACE", str(tmp_path))
     found = sweep(llama(), [QuantizeOptions("int8_wo"), QuantizeOptions("int4_rtn")], tokens=512)
     assert found.kl("int8_wo") < found.kl("int4_rtn")
-    assert [line.split()[0] for line in table(found)] == ["recipe", "int8_wo", "int4_rtn", llama().name + ","]
+    assert [line(row).split()[0] for row in found.rows] == ["int8_wo", "int4_rtn"]
+    assert caption(found).startswith(f"{llama().name}, 512 tokens")
     assert list((tmp_path / "runs").glob("quantize-*.json"))
     with pytest.raises(ParameterError, match="tokens"):
         sweep(llama(), [], tokens=10**6)

@@ -75,6 +75,7 @@ def sweep(
     tokens: int = FEWEST,
     text: Path | None = None,
     progress: Callable[[str], object] = lambda name: None,  # noqa: ARG005
+    report: Callable[[Row], object] = lambda row: None,  # noqa: ARG005
 ) -> Sweep:
     """Make every checkpoint that is missing, run it over the evaluation text, and write ``work/runs/quantize-*.json``.
 
@@ -83,6 +84,7 @@ def sweep(
         tokens: how many to run at most, in windows of 512.
         text: the text to run; that in ``data/`` where missing.
         progress: called with the name of each recipe as it begins.
+        report: called with each row as soon as it is measured.
 
     Raises:
         ParameterError: the text has fewer tokens, or a recipe does not fit the model.
@@ -97,9 +99,9 @@ def sweep(
         made = quantize_model(model, one)
         quality = judge.measure(load_network(made.folder))
         group = f" g{made.config.quantization.group_size}" if one.chosen.grouped else ""
-        rows.append(
-            Row(named(one) + group, quality, cost(made.folder, made.config), 0.0 if made.skipped else made.seconds)
-        )
+        seconds = 0.0 if made.skipped else made.seconds
+        rows.append(Row(named(one) + group, quality, cost(made.folder, made.config), seconds))
+        report(rows[-1])
     found = Sweep(model.name, judge.perplexity, tuple(rows))
     atomic_text(Workspace.current().runs / f"quantize-{model.name}.json", json.dumps(asdict(found), indent=2) + "\n")
     return found
@@ -113,18 +115,22 @@ def named(options: QuantizeOptions) -> str:
     return name if options.kv_cache == "none" else f"{name} kv {options.kv_cache}"
 
 
-def table(found: Sweep) -> list[str]:
-    """The sweep as lines of text."""
-    head = f"{'recipe':22}{'bits':>6}{'KL mean':>11}{'KL p99.9':>10}{'top-1':>8}{'ppl':>8}"
-    lines = [head + f"{'disk MB':>9}{'read MB':>9}{'KV B/token':>12}"]
-    for row in found.rows:
-        q, c = row.quality, row.cost
-        lines.append(
-            f"{row.name:22}{c.bits:6.2f}{q.kl_mean:11.6f}{q.kl_p999:10.4f}{100 * q.agreement:7.2f}%{q.perplexity:8.3f}"
-            f"{c.disk / 1e6:9.1f}{c.read / 1e6:9.1f}{c.cache:12,}"
-        )
-    first = found.rows[0].quality
-    lines.append(
-        f"{found.model}, {first.tokens:,} tokens of data/{TEXT}; float32 has perplexity {found.perplexity:.3f}"
+HEAD = (
+    f"{'recipe':22}{'bits':>6}{'KL mean':>11}{'KL p99.9':>10}{'top-1':>8}{'ppl':>8}"
+    f"{'disk MB':>9}{'read MB':>9}{'KV B/token':>12}"
+)
+
+
+def line(row: Row) -> str:
+    """A row of the table under ``HEAD``."""
+    q, c = row.quality, row.cost
+    return (
+        f"{row.name:22}{c.bits:6.2f}{q.kl_mean:11.6f}{q.kl_p999:10.4f}{100 * q.agreement:7.2f}%{q.perplexity:8.3f}"
+        f"{c.disk / 1e6:9.1f}{c.read / 1e6:9.1f}{c.cache:12,}"
     )
-    return lines
+
+
+def caption(found: Sweep) -> str:
+    """What the table was measured on."""
+    count = found.rows[0].quality.tokens
+    return f"{found.model}, {count:,} tokens of data/{TEXT}; float32 has perplexity {found.perplexity:.3f}"

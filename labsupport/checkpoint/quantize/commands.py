@@ -109,17 +109,19 @@ def _print_real_stack(folder: Path, options: QuantizeOptions, output: Path | Non
 def bench_quantize(source: str | None, tokens: int, only: tuple[str, ...]) -> None:
     """What each recipe saves and costs on SOURCE: KL to the float model, agreement, perplexity, bytes."""
     from labsupport.checkpoint.commands import model_folder
-    from labsupport.checkpoint.quantize.bench import SWEEP, sweep, table
+    from labsupport.checkpoint.quantize.bench import HEAD, SWEEP, caption, line, sweep
 
     options = [one for one in SWEEP if not only or one.recipe in only]
+    folder = model_folder(source, quiet=True)
+    click.echo(HEAD)
     found = sweep(
-        model_folder(source, quiet=True),
+        folder,
         options,
         tokens=tokens,
         progress=lambda name: click.echo(f"{name} ...", err=True),
+        report=lambda row: click.echo(line(row)),
     )
-    for line in table(found):
-        click.echo(line)
+    click.echo(caption(found))
     names = {row.name.split()[0] for row in found.rows}
     if "int8_wo" in names:
         _bar(f"int8_wo: mean KL at most 1e-3: {found.kl('int8_wo'):.2e}", met=found.kl("int8_wo") <= 1e-3)
