@@ -19,7 +19,7 @@ VERBS = {
     "quantize": ("labsupport.checkpoint.quantize.commands:quantize", "Model -> TensorRT-LLM checkpoint of fewer bits."),
     "inspect": ("labsupport.checkpoint.commands:inspect", "Show what a TensorRT-LLM checkpoint holds."),
     "verify": ("labsupport.checkpoint.commands:verify", "Prove a checkpoint: structure, round trip, execution."),
-    "bench": ("labsupport.checkpoint.commands:bench", "Measure, and print what was measured."),
+    "bench": ("labsupport.benchmark.commands:bench", "Measure, and print what was measured."),
     "run": ("labsupport.labs.commands:run", "Run labs headless, each in a fresh kernel."),
     "lab": ("labsupport.labs.commands:lab", "Open JupyterLab on learner copies."),
     "learner": ("labsupport.labs.commands:learner", "Write learner copies: no solutions, and they still run."),

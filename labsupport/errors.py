@@ -10,6 +10,7 @@
     ├── SpaceError            the disk cannot hold what a step will write
     ├── ParameterError        a value outside what the operation allows
     ├── CheckpointError       a checkpoint cannot be read, converted or proven
+    ├── BenchmarkError        something cannot be measured, or what was measured is of another task
     └── NotebookError         a lab is malformed, or did not run
         └── LintError         a lab breaks the house rules
 
@@ -75,6 +76,10 @@ class ParameterError(LabError, ValueError):
 
 class CheckpointError(LabError):
     """A checkpoint cannot be read, converted or proven."""
+
+
+class BenchmarkError(LabError):
+    """Something cannot be measured, or what was measured is of another task."""
 
 
 class NotebookError(LabError):

@@ -26,8 +26,9 @@ MAY_IMPORT = {
     "decoding": BASE | {"models"},
     "checkpoint": BASE | {"models", "decoding"},
     "figures": {"errors"},
+    "benchmark": BASE | {"models", "decoding", "checkpoint", "doctor"},
     "labs": BASE | {"models", "decoding", "checkpoint", "figures", "doctor"},
-    "cli": BASE | {"models", "decoding", "checkpoint", "figures", "doctor", "labs"},
+    "cli": BASE | {"models", "decoding", "checkpoint", "figures", "doctor", "benchmark", "labs"},
     "": {"errors", "labs"},  # labsupport/__init__.py hands on start and check, lazily
 }
 

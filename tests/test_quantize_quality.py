@@ -11,7 +11,7 @@ from checkpoints_made import converted, tiny
 from click.testing import CliRunner
 from quantized_made import llama, quantized
 
-from labsupport.checkpoint.commands import bench
+from labsupport.benchmark.commands import bench
 from labsupport.checkpoint.config import read_config
 from labsupport.checkpoint.network import load_network
 from labsupport.checkpoint.quantize.bench import SWEEP, caption, line, sweep

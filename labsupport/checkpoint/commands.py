@@ -1,4 +1,4 @@
-"""``labs convert``, ``labs inspect``, ``labs verify`` and ``labs bench``."""
+"""``labs convert``, ``labs inspect``, ``labs verify`` and ``labs bench convert``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from labsupport.checkpoint.quantize.commands import bench_quantize
 from labsupport.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -217,15 +216,7 @@ def verify(
     context.exit(0 if verdict.passed else 1)
 
 
-@click.group()
-def bench() -> None:
-    """Measure, and print what was measured."""
-
-
-bench.add_command(bench_quantize, "quantize")
-
-
-@bench.command("convert")
+@click.command("convert")
 @click.argument("source", required=False)
 @click.option("--rounds", default=3, show_default=True, help="Runs of each way, in turn; medians are printed.")
 @click.option("--size-gb", default=8.0, show_default=True, help="Size of the synthetic model; needs twice the disk.")

@@ -1,0 +1,1 @@
+"""Engines side by side, and beside the limits of the machine."""

@@ -1,0 +1,119 @@
+"""``labs bench``: the group, with the measurements of the rooms before this one."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from labsupport.benchmark.catalogue import PEERS, PRECISIONS
+from labsupport.checkpoint.commands import bench_convert, model_folder
+from labsupport.checkpoint.quantize.commands import bench_quantize
+from labsupport.errors import BenchmarkError
+
+if TYPE_CHECKING:
+    from labsupport.benchmark.catalogue import Peer
+
+
+@click.group()
+def bench() -> None:
+    """Measure, and print what was measured."""
+
+
+bench.add_command(bench_convert, "convert")
+bench.add_command(bench_quantize, "quantize")
+
+
+@bench.command("engines")
+@click.argument("source", required=False)
+@click.option("--install", "to_install", is_flag=True, help="Install the engines of --peers first, each for itself.")
+@click.option("--precision", "precisions", multiple=True, type=click.Choice(PRECISIONS), help="Only these; repeatable.")
+@click.option("--peers", help="Engines to run, joined by commas.  [default: all that are installed]")
+@click.option("--rounds", default=5, show_default=True, type=click.IntRange(1), help="Rounds; medians are printed.")
+@click.option("--threads", default=2, show_default=True, type=click.IntRange(1), help="Threads of each engine.")
+@click.option("--json", "as_json", is_flag=True, help="The same as JSON, for programs.")
+def bench_engines(
+    source: str | None,
+    to_install: bool,
+    precisions: tuple[str, ...],
+    peers: str | None,
+    rounds: int,
+    threads: int,
+    as_json: bool,
+) -> None:
+    """Our engine beside others on SOURCE, in turn: prefill, decode, memory, and the share of this machine's limits."""
+    from labsupport.benchmark.engines import Settings, measure
+    from labsupport.benchmark.engines_text import lines
+    from labsupport.benchmark.installing import install
+    from labsupport.doctor.machine import read_cpu
+
+    def say(what: str) -> None:
+        click.echo(f"{what} ...", err=True)
+
+    named = chosen(peers)
+    if to_install:
+        for peer in named:
+            say(f"install {peer.title}")
+            install(peer)
+    entries = entries_of(named, precisions or PRECISIONS, all_of_them=peers is not None)
+    model = model_folder(source, quiet=True)
+    asked = Settings(threads=threads, rounds=rounds)
+    found = measure(model, entries, prompts(model, asked.prompt, rounds + 1), asked, cpu=read_cpu().model, progress=say)
+    for text in [json.dumps(asdict(found), indent=2)] if as_json else lines(found):
+        click.echo(text)
+
+
+def chosen(names: str | None) -> list[Peer]:
+    """The peers of a list joined by commas; all of them for None.
+
+    Raises:
+        BenchmarkError: no such peer.
+    """
+    wanted = names.split(",") if names else list(PEERS)
+    unknown = [name for name in wanted if name not in PEERS]
+    if unknown:
+        raise BenchmarkError(
+            f"no engine {unknown[0]!r}",
+            why="only engines with a script can be driven",
+            fix="one of " + ", ".join(PEERS),
+        )
+    return [PEERS[name] for name in wanted]
+
+
+def entries_of(peers: list[Peer], precisions: tuple[str, ...], *, all_of_them: bool) -> list[tuple[Peer, str]]:
+    """Each precision with each peer that runs it; a peer that is not installed is left out, and named on stderr.
+
+    Raises:
+        BenchmarkError: nothing is left, or, with ``all_of_them``, one is not installed.
+    """
+    from labsupport.benchmark.installing import installed, require_installed
+
+    for peer in peers:
+        if all_of_them:
+            require_installed(peer)
+        elif not installed(peer):
+            click.echo(
+                f"left out: {peer.title} is not installed (labs bench engines --install --peers {peer.name})", err=True
+            )
+    ready = [peer for peer in peers if installed(peer)]
+    entries = [(peer, one) for one in PRECISIONS if one in precisions for peer in ready if one in peer.precisions]
+    if not entries:
+        raise BenchmarkError(
+            "no engine is left to run",
+            why=f"none of {', '.join(peer.title for peer in peers)} is installed and runs {', '.join(precisions)}",
+            fix="labs bench engines --install",
+        )
+    return entries
+
+
+def prompts(model: Path, length: int, count: int) -> list[list[int]]:
+    """``count`` pieces of the evaluation text, each of ``length`` tokens."""
+    from labsupport.checkpoint.quantize.calibrate import read_pieces
+    from labsupport.checkpoint.quantize.quality import TEXT
+    from labsupport.workspace import data_folder
+
+    pieces = read_pieces(model, data_folder() / TEXT, length, length * count)
+    return [[int(token) for token in piece] for piece in pieces[:count]]
