@@ -20,6 +20,7 @@ from labsupport.figures.distributions import (
     token_ribbon,
     waterfall,
 )
+from labsupport.figures.engines import EngineBar, engine_bars
 from labsupport.figures.families import families
 from labsupport.figures.layers import attention_triangle, layer_norms, logit_lens
 from labsupport.figures.pipeline import Row, pipeline_map, table
@@ -175,6 +176,15 @@ def diagrams() -> dict[str, LabFigure]:
             },
             reference="product",
             alt="The product takes 1 microsecond, the sum 1.2, and taking logarithms 9.",
+        ),
+        "engines": engine_bars(
+            [
+                EngineBar("labs", "fp32", 38, 36, 40, 45, ours=True),
+                EngineBar("llama.cpp", "fp32", 37, 30, 41, 45),
+                EngineBar("labs", "int4", 150, 140, 170, 310, ours=True),
+                EngineBar("ONNX Runtime GenAI", "int4", 160, 150, 171, 310),
+            ],
+            alt="Four bars at two precisions: at fp32 labs reaches 38 of 45 tokens a second, at int4 150 of 310.",
         ),
     }
 

@@ -13,6 +13,7 @@ from labsupport.errors import ParameterError
 from labsupport.figures import LabFigure, theme
 from labsupport.figures.beams import Candidate, beam_tree
 from labsupport.figures.distributions import Stage, draws_against_theory, next_token, waterfall
+from labsupport.figures.engines import EngineBar, engine_bars
 from labsupport.figures.families import families, family_masks
 from labsupport.figures.labels import spread
 from labsupport.figures.layers import attention_triangle, logit_lens
@@ -109,6 +110,8 @@ WORD = ["a", "b"].__getitem__
         (lambda: pipeline_map("cloud", alt=ALT), "no station 'cloud'"),
         (lambda: table(["one"], [Row("ok", ("a", "b"))], alt=ALT), "2 cells under 1 columns"),
         (lambda: families([], ["y"], alt=ALT), "0 source tokens"),
+        (lambda: engine_bars([], alt=ALT), "no bars"),
+        (lambda: engine_bars([EngineBar("labs", "fp32", 9, 10, 11, 45)], alt=ALT), "not between"),
         (lambda: durations({}, alt=ALT), "without runs"),
         (lambda: durations({"a": [0.0]}, alt=ALT), "took no time"),
         (lambda: durations({"a": [1.0]}, reference="b", alt=ALT), "no case 'b'"),
