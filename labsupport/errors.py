@@ -10,6 +10,7 @@
     ├── SpaceError            the disk cannot hold what a step will write
     ├── ParameterError        a value outside what the operation allows
     ├── CheckpointError       a checkpoint cannot be read, converted or proven
+    ├── RepositoryError       a model repository cannot be assembled or read
     ├── BenchmarkError        something cannot be measured, or what was measured is of another task
     └── NotebookError         a lab is malformed, or did not run
         └── LintError         a lab breaks the house rules
@@ -80,6 +81,10 @@ class CheckpointError(LabError):
 
 class BenchmarkError(LabError):
     """Something cannot be measured, or what was measured is of another task."""
+
+
+class RepositoryError(LabError):
+    """A model repository cannot be assembled or read."""
 
 
 class NotebookError(LabError):
