@@ -61,7 +61,9 @@ def bench_engines(
     entries = entries_of(named, precisions or PRECISIONS, all_of_them=peers is not None)
     model = model_folder(source, quiet=True)
     asked = Settings(threads=threads, rounds=rounds)
-    found = measure(model, entries, prompts(model, asked.prompt, rounds + 1), asked, cpu=read_cpu().model, progress=say)
+    cpu = read_cpu()
+    name = f"{cpu.model} ({', '.join(cpu.features)})"
+    found = measure(model, entries, prompts(model, asked.prompt, rounds + 1), asked, cpu=name, progress=say)
     for text in [json.dumps(asdict(found), indent=2)] if as_json else lines(found):
         click.echo(text)
 

@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tarfile
 from pathlib import Path
 
 from labsupport.benchmark.catalogue import WORKER, Peer
@@ -15,7 +14,7 @@ from labsupport.errors import BenchmarkError
 from labsupport.workspace import Workspace, atomic_folder, read_record, write_record
 
 _TAIL = 1200  # characters of what a failed command said
-NATIVE = {"CMAKE_ARGS": "-DGGML_NATIVE=ON", "CMAKE_BUILD_PARALLEL_LEVEL": "2"}
+NATIVE = {"CMAKE_ARGS": "-DGGML_NATIVE=ON -DLLAVA_BUILD=OFF", "CMAKE_BUILD_PARALLEL_LEVEL": "2"}
 STRAY = ("torchvision", "torchaudio")  # builds for another torch, which break the import of transformers
 
 
@@ -41,12 +40,12 @@ def _wanted(peer: Peer) -> list[list[str]]:
 
 
 def install(peer: Peer) -> None:
-    """Make the peer's virtual environment anew. Needs a package index, and for ``sdist`` a C++ compiler.
+    """Make the peer's virtual environment, unless it is there. Needs a package index, for ``sdist`` a C++ compiler.
 
     Raises:
         BenchmarkError: with the last words of the step that failed.
     """
-    if not peer.pip:
+    if not peer.pip or installed(peer):
         return
     venv = home(peer) / "venv"
     shutil.rmtree(venv, ignore_errors=True)
@@ -63,10 +62,12 @@ def install(peer: Peer) -> None:
 def _source(peer: Peer, pip: list[str]) -> Path:
     """The unpacked source of ``sdist``: it holds tools that its wheel leaves out."""
     with atomic_folder(home(peer) / "source") as making:
-        _run(peer, [*pip, "download", "--no-deps", "--no-binary", ":all:", "-d", str(making), str(peer.sdist)])
+        package = str(peer.sdist)
+        _run(
+            peer, [*pip, "download", "--no-deps", "--no-binary", package.partition("==")[0], "-d", str(making), package]
+        )
         (archive,) = making.glob("*.tar.gz")
-        with tarfile.open(archive) as packed:
-            packed.extractall(making, filter="data")
+        shutil.unpack_archive(archive, making)
         (unpacked,) = (path for path in making.iterdir() if path.is_dir())
         for path in unpacked.iterdir():
             path.rename(making / path.name)

@@ -66,7 +66,7 @@ class Worker:
         return BenchmarkError(
             f"the worker of {self.name} ended, or did not answer in JSON",
             why=tail,
-            fix=f"labs bench engines --install --peers {self.name.split()[0]} makes its Python anew; or leave it out",
+            fix="leave it out with --peers; or remove its venv in work/peers, and --install makes it anew",
         )
 
     def close(self) -> None:
