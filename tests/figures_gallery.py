@@ -12,6 +12,7 @@ import numpy as np
 
 from labsupport.figures import LabFigure, small_multiples
 from labsupport.figures.beams import Candidate, beam_tree, underflow_curve
+from labsupport.figures.cache import Gauge, shared_heads, step_triangle
 from labsupport.figures.distributions import (
     Stage,
     draws_against_theory,
@@ -24,6 +25,8 @@ from labsupport.figures.engines import EngineBar, engine_bars
 from labsupport.figures.families import families
 from labsupport.figures.layers import attention_triangle, layer_norms, logit_lens
 from labsupport.figures.pipeline import Row, pipeline_map, table
+from labsupport.figures.roofline import Work, roofline
+from labsupport.figures.tiles import attention_tiles
 from labsupport.figures.timing import durations
 
 WORDS = [" Paris", " the", " a", " located", "\n", " one", " Lyon", " not", " known", " called", " in", " $5_{", "é"]
@@ -189,6 +192,33 @@ def diagrams() -> dict[str, LabFigure]:
     }
 
 
+def caches() -> dict[str, LabFigure]:
+    story = ["The", " capital", " of", " France", " is", *WORDS[:6]]
+    gauges = [
+        Gauge("kept", 414, 506, "414 KB", "cached"),
+        Gauge("computed\nso far", 1.2, 6.4, "1.2 G", "generated"),
+    ]
+    words = "Nine tokens, one row computed in this step, eight keys read from the cache."
+    works = [Work("1 token", 0.5, 9, "generated"), Work("8 tokens", 4, 48), Work("128 tokens", 60, 70)]
+    return {
+        "step_cached": step_triangle(story, 9, prompt=5, cached=True, gauges=gauges, alt=words),
+        "step_uncached": step_triangle(
+            story, 11, prompt=5, cached=False, gauges=gauges, alt="Eleven tokens, all rows computed in this step."
+        ),
+        "shared_heads": shared_heads(
+            {"MHA: 9 of 9": (9, 9), "GQA: 3 of 9": (9, 3), "MQA: 1 of 9": (9, 1)},
+            alt="Nine query heads over nine, three and one heads of keys and values.",
+        ),
+        "roofline": roofline(
+            works,
+            bandwidth=20,
+            peak=80,
+            alt="One token lies under the slope of 20 GB/s, 128 tokens under the flat 80 GFLOP/s.",
+        ),
+        "tiles": attention_tiles(512, 64, (5, 2), alt="Left a stored square of 512, right one tile of 64 at a time."),
+    }
+
+
 def panels() -> dict[str, LabFigure]:
     grid = []
     for t in (0.2, 0.7, 1.0, 2.0):
@@ -202,7 +232,7 @@ def panels() -> dict[str, LabFigure]:
 
 def gallery() -> dict[str, LabFigure]:
     """Name -> figure, for all figure functions."""
-    return {**distributions(), **search(), **inside(), **diagrams(), **panels()}
+    return {**distributions(), **search(), **inside(), **diagrams(), **caches(), **panels()}
 
 
 if __name__ == "__main__":

@@ -12,12 +12,15 @@ from PIL import Image
 from labsupport.errors import ParameterError
 from labsupport.figures import LabFigure, theme
 from labsupport.figures.beams import Candidate, beam_tree
+from labsupport.figures.cache import shared_heads, step_triangle
 from labsupport.figures.distributions import Stage, draws_against_theory, next_token, waterfall
 from labsupport.figures.engines import EngineBar, engine_bars
 from labsupport.figures.families import families, family_masks
 from labsupport.figures.labels import spread
 from labsupport.figures.layers import attention_triangle, logit_lens
 from labsupport.figures.pipeline import Row, pipeline_map, table
+from labsupport.figures.roofline import Work, roofline
+from labsupport.figures.tiles import attention_tiles
 from labsupport.figures.timing import durations, spoken
 
 ALT = "A figure that is never drawn, because its data is refused."
@@ -112,6 +115,14 @@ WORD = ["a", "b"].__getitem__
         (lambda: families([], ["y"], alt=ALT), "0 source tokens"),
         (lambda: engine_bars([], alt=ALT), "no bars"),
         (lambda: engine_bars([EngineBar("labs", "fp32", 9, 10, 11, 45)], alt=ALT), "not between"),
+        (lambda: step_triangle(["a"], 2, prompt=1, cached=True, alt=ALT), "2 tokens so far of 1"),
+        (lambda: step_triangle(["a"], 1, prompt=0, cached=True, alt=ALT), "0 in the prompt"),
+        (lambda: shared_heads({"odd": (9, 2)}, alt=ALT), "no equal shares: odd"),
+        (lambda: shared_heads({}, alt=ALT), "no kinds"),
+        (lambda: roofline([], bandwidth=1, peak=1, alt=ALT), "0 dots"),
+        (lambda: roofline([Work("a", 0, 1)], bandwidth=1, peak=1, alt=ALT), "1 dots"),
+        (lambda: attention_tiles(8, 4, (0, 1), alt=ALT), "tile"),
+        (lambda: attention_tiles(8, 4, (2, 0), alt=ALT), "tile"),
         (lambda: durations({}, alt=ALT), "without runs"),
         (lambda: durations({"a": [0.0]}, alt=ALT), "took no time"),
         (lambda: durations({"a": [1.0]}, reference="b", alt=ALT), "no case 'b'"),

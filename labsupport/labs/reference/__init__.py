@@ -1,0 +1,5 @@
+"""Tested references of what single labs teach, where no other room needs them.
+
+:mod:`attention` is lab 04's: one new token against a cache, attention in tiles, parts put together. :mod:`counting`
+counts what the lab counts: multiply-adds, and sequences that fit.
+"""
