@@ -22,7 +22,7 @@ def cached_attention(q: Tensor, k: Tensor, v: Tensor, keys: Tensor, values: Tens
         [A, D], and the two grown tensors [K, n + 1, D].
     """
     keys, values = torch.cat([keys, k[:, None]], dim=1), torch.cat([values, v[:, None]], dim=1)
-    grouped = q.unflatten(0, (len(k), -1))  # [K, A/K, D]: no key is copied
+    grouped = q.reshape(len(k), -1, q.shape[-1])  # [K, A/K, D]: no key is copied
     weights = (grouped @ keys.transpose(1, 2) / q.shape[-1] ** 0.5).softmax(dim=-1)
     return (weights @ values).flatten(0, 1), keys, values
 

@@ -65,8 +65,8 @@ def largest_tensor(run: Callable[..., object], *args: object) -> int:
     from torch.utils._python_dispatch import TorchDispatchMode
     from torch.utils._pytree import tree_leaves
 
-    class Watch(TorchDispatchMode):
-        largest = 0
+    class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
+        largest: int = 0
 
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             made = func(*args, **(kwargs or {}))
@@ -75,6 +75,8 @@ def largest_tensor(run: Callable[..., object], *args: object) -> int:
                 self.largest = max([self.largest, *sizes])
             return made
 
-    with Watch() as watch:
+    watch = Watch()  # type: ignore[no-untyped-call]
+    with watch:
         run(*args)
-    return watch.largest
+    largest: int = watch.largest
+    return largest
