@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from labsupport.checkpoint.network.rotary import Rotary
+
+if TYPE_CHECKING:
+    from labsupport.checkpoint.network.memory import Memory
 
 
 @dataclass(frozen=True)
@@ -58,11 +62,10 @@ class AttentionShard(nn.Module):
         self.q_norm, self.k_norm = q_norm or nn.Identity(), k_norm or nn.Identity()
         self.cache = cache or nn.Identity()
 
-    def forward(self, x: Tensor, positions: Tensor) -> Tensor:
-        """x: [batch, tokens, hidden]; positions: [tokens] -> a part of [batch, tokens, hidden]."""
-        q, k, v = self.project(x, positions)
-        mixed = attend(q, k, v, visible(positions, positions, self.heads.window), self.heads)
-        part: Tensor = self.dense(mixed.flatten(-2))
+    def forward(self, x: Tensor, memory: Memory) -> Tensor:
+        """x: [batch, tokens, hidden]; memory: what the tokens look back on -> a part of [batch, tokens, hidden]."""
+        q, k, v = self.project(x, memory.positions)
+        part: Tensor = self.dense(memory.attend(q, k, v, self.heads).flatten(-2))
         return part
 
     def project(self, x: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:

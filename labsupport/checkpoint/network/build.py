@@ -17,9 +17,9 @@ from labsupport.checkpoint.network.layers import PostNorm, PreNorm, SandwichNorm
 from labsupport.checkpoint.network.mlp import MlpShard, activation
 from labsupport.checkpoint.network.model import Inputs, Network, Stage
 from labsupport.checkpoint.network.parallel import Sharded, Team
-from labsupport.checkpoint.network.quantized import cache_rounding
+from labsupport.checkpoint.network.quantized import cache_rounding, quantized_linear
 from labsupport.checkpoint.network.rotary import Rotary, frequencies
-from labsupport.checkpoint.network.tensors import RankTensors
+from labsupport.checkpoint.network.tensors import Quantizer, RankTensors
 from labsupport.errors import CheckpointError
 
 
@@ -48,8 +48,8 @@ def load_network(folder: Path, dtype: torch.dtype = torch.float32) -> Network:
     return Network(stages).eval()
 
 
-def read_rank(folder: Path, rank: int, dtype: torch.dtype) -> RankTensors:
-    """The tensors of ``folder/rank<rank>.safetensors``.
+def read_rank(folder: Path, rank: int, dtype: torch.dtype, quantized: Quantizer = quantized_linear) -> RankTensors:
+    """The tensors of ``folder/rank<rank>.safetensors``; ``quantized`` makes the layers of fewer bits.
 
     Raises:
         CheckpointError: the file is missing or is not a safetensors file.
@@ -59,7 +59,7 @@ def read_rank(folder: Path, rank: int, dtype: torch.dtype) -> RankTensors:
 
     path = folder / f"rank{rank}.safetensors"
     try:
-        return RankTensors(load_file(path), rank, dtype, read_config(folder))
+        return RankTensors(load_file(path), rank, dtype, read_config(folder), quantized=quantized)
     except (FileNotFoundError, SafetensorError) as problem:
         raise CheckpointError(
             f"{path} cannot be read",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from labsupport.checkpoint.network.memory import Memory
+
 
 class PreNorm(nn.Module):
     """Norm, block, add: Llama, Mistral, Gemma 1, Qwen, GPT-2, and OPT but for its 350m.
@@ -18,9 +20,9 @@ class PreNorm(nn.Module):
         super().__init__()
         self.attention, self.mlp, self.input_norm, self.post_norm = attention, mlp, input_norm, post_norm
 
-    def forward(self, x: Tensor, positions: Tensor) -> Tensor:
-        """[batch, tokens, hidden] -> the same shape; positions: [tokens]."""
-        x = x + self.attention(self.input_norm(x), positions)
+    def forward(self, x: Tensor, memory: Memory) -> Tensor:
+        """[batch, tokens, hidden] -> the same shape; memory: what attention looks back on."""
+        x = x + self.attention(self.input_norm(x), memory)
         after: Tensor = x + self.mlp(self.post_norm(x))
         return after
 
@@ -28,8 +30,8 @@ class PreNorm(nn.Module):
 class PostNorm(PreNorm):
     """Block, add, norm: OPT with ``do_layer_norm_before`` false (OPT-350m)."""
 
-    def forward(self, x: Tensor, positions: Tensor) -> Tensor:
-        x = self.input_norm(x + self.attention(x, positions))
+    def forward(self, x: Tensor, memory: Memory) -> Tensor:
+        x = self.input_norm(x + self.attention(x, memory))
         after: Tensor = self.post_norm(x + self.mlp(x))
         return after
 
@@ -53,7 +55,7 @@ class SandwichNorm(PreNorm):
         super().__init__(attention, mlp, input_norm, post_norm)
         self.pre_mlp_norm, self.post_mlp_norm = pre_mlp_norm, post_mlp_norm
 
-    def forward(self, x: Tensor, positions: Tensor) -> Tensor:
-        x = x + self.post_norm(self.attention(self.input_norm(x), positions))
+    def forward(self, x: Tensor, memory: Memory) -> Tensor:
+        x = x + self.post_norm(self.attention(self.input_norm(x), memory))
         after: Tensor = x + self.post_mlp_norm(self.mlp(self.pre_mlp_norm(x)))
         return after

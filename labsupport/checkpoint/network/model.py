@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from labsupport.checkpoint.network.memory import Memory, NoCache
+
 
 class Inputs(nn.Module):
     """Token ids -> hidden states.
@@ -44,12 +46,12 @@ class Stage(nn.Module):
         self.inputs, self.layers = inputs, nn.ModuleList(layers)
         self.norm, self.head = norm, head
 
-    def forward(self, x: Tensor, positions: Tensor) -> Tensor:
+    def forward(self, x: Tensor, memory: Memory) -> Tensor:
         """Token ids (first stage) or hidden states -> hidden states, or logits (last stage)."""
         if self.inputs is not None:
-            x = self.inputs(x, positions)
+            x = self.inputs(x, memory.positions)
         for layer in self.layers:
-            x = layer(x, positions)
+            x = layer(x, memory)
         if self.norm is not None:
             x = self.norm(x)
         return x if self.head is None else self.head(x)
@@ -66,10 +68,13 @@ class Network(nn.Module):
         super().__init__()
         self.stages = nn.ModuleList(stages)
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Token ids, int64 [batch, tokens] -> logits, float32 [batch, tokens, vocab_size]."""
-        positions = torch.arange(tokens.shape[1], device=tokens.device)
+    def forward(self, tokens: Tensor, memory: Memory | None = None) -> Tensor:
+        """Token ids, int64 [batch, tokens] -> logits, float32 [batch, tokens, vocab_size].
+
+        Without a ``memory`` the tokens stand at positions 0, 1, 2 ... and nothing came before them.
+        """
+        memory = memory or NoCache(torch.arange(tokens.shape[1], device=tokens.device))
         x = tokens
         for stage in self.stages:
-            x = stage(x, positions)
+            x = stage(x, memory)
         return x

@@ -9,14 +9,14 @@ Source of the stored forms: ModelOpt 0.29, ``modelopt/torch/export``; TensorRT-L
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from labsupport.checkpoint.config import CheckpointConfig
 from labsupport.checkpoint.network.linear import Linear
-from labsupport.checkpoint.quantize.arithmetic import unpack_int4, weight_only
+from labsupport.checkpoint.quantize.arithmetic import Quantized, unpack_int4, weight_only
 from labsupport.errors import CheckpointError
 
 FP8_MAX = 448.0  # the largest number of float8_e4m3fn
@@ -98,6 +98,10 @@ class Stored:
         """The restored weight, float32 [out, in], inputs still to be multiplied by ``prequant``."""
         return RESTORE[self.config.quantization.quant_algo or ""](self)
 
+    def whole(self) -> Quantized:
+        """The whole numbers and their scales, as the weight-only kernels of ``WHOLE`` read them."""
+        return WHOLE[self.config.quantization.quant_algo or ""](self)
+
     def prequant(self) -> Tensor | None:
         """The factors on the inputs, float32 [in], or None."""
         smoothed = self.config.quantization.quant_algo in ("W4A16_AWQ", "W8A8_SQ_PER_CHANNEL")
@@ -109,15 +113,7 @@ class Stored:
         return kind(self.get("activation_scaling_factor")) if kind else None
 
 
-def _int8_weight_only(stored: Stored) -> Tensor:
-    return _weight_only(stored, 8)
-
-
-def _int4_weight_only(stored: Stored) -> Tensor:
-    return _weight_only(stored, 4)
-
-
-def _weight_only(stored: Stored, bits: int) -> Tensor:
+def _weight_only(stored: Stored) -> Quantized:
     weight = stored.get("weight")
     if not weight.is_floating_point():
         raise CheckpointError(
@@ -125,17 +121,15 @@ def _weight_only(stored: Stored, bits: int) -> Tensor:
             why="they are in the layout of one GPU family's kernels, which only that GPU can read",
             fix="use the portable form, float weights with the same quant_algo: labs quantize",
         )
-    made = weight_only(weight, bits)
+    made = weight_only(weight, 8 if stored.config.quantization.quant_algo == "W8A16" else 4)
     # the kernel's scales have the model's dtype; the whole numbers were found with the float32 ones
-    scale = made.scale.to(getattr(torch, stored.config.dtype)).float()
-    return made.values * scale
+    return replace(made, scale=made.scale.to(getattr(torch, stored.config.dtype)).float())
 
 
-def _awq(stored: Stored) -> Tensor:
+def _awq(stored: Stored) -> Quantized:
     values, scale = unpack_int4(stored.get("weight")), stored.get("weights_scaling_factor")
     # trtllm-build casts these scales to the model's dtype
-    scale = scale.to(getattr(torch, stored.config.dtype)).float()
-    return values * scale.repeat_interleave(values.shape[1] // scale.shape[1], dim=1)
+    return Quantized(values, scale.to(getattr(torch, stored.config.dtype)).float(), 4)
 
 
 def _fp8(stored: Stored) -> Tensor:
@@ -146,10 +140,9 @@ def _int8_smooth(stored: Stored) -> Tensor:
     return stored.get("weight") * stored.get("weights_scaling_factor")[:, None]
 
 
+WHOLE: dict[str, Callable[[Stored], Quantized]] = {"W8A16": _weight_only, "W4A16": _weight_only, "W4A16_AWQ": _awq}
 RESTORE: dict[str, Callable[[Stored], Tensor]] = {
-    "W8A16": _int8_weight_only,
-    "W4A16": _int4_weight_only,
-    "W4A16_AWQ": _awq,
+    **{algo: lambda stored: stored.whole().dequantize() for algo in WHOLE},
     "FP8": _fp8,
     "W8A8_SQ_PER_CHANNEL": _int8_smooth,
 }

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from labsupport.checkpoint.config import read_config
 from labsupport.checkpoint.network.build import build_stage, read_rank
+from labsupport.checkpoint.network.memory import NoCache
 from labsupport.checkpoint.network.parallel import ProcessTeam
 from labsupport.errors import ParameterError
 
@@ -56,7 +57,7 @@ def run_rank(folder: Path, tokens: Tensor, dtype: torch.dtype = torch.float32) -
         if before >= 0:
             x = torch.empty(*tokens.shape, config.hidden_size, dtype=dtype)
             distributed.recv(x, src=before)
-        x = layers(x, torch.arange(tokens.shape[1]))
+        x = layers(x, NoCache(torch.arange(tokens.shape[1])))
         if after < world:
             distributed.send(x.contiguous(), dst=after)
             return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -14,6 +14,8 @@ from labsupport.checkpoint.network.norms import LayerNorm, RmsNorm
 from labsupport.checkpoint.network.quantized import Stored, quantized_linear
 from labsupport.errors import CheckpointError
 
+Quantizer = Callable[[Stored, "Tensor | None", torch.dtype], Linear]
+
 
 class RankTensors:
     """Reads one rank's tensors and casts them.
@@ -24,6 +26,7 @@ class RankTensors:
         dtype: what every tensor is cast to.
         config: says which weights are quantized; None where none is.
         prefix: put before each name asked for.
+        quantized: makes a layer of what a quantized module holds; the engine keeps the whole numbers instead.
     """
 
     def __init__(
@@ -33,12 +36,14 @@ class RankTensors:
         dtype: torch.dtype,
         config: CheckpointConfig | None = None,
         prefix: str = "",
+        quantized: Quantizer = quantized_linear,
     ) -> None:
         self.stored, self.rank, self.dtype, self.config, self.prefix = stored, rank, dtype, config, prefix
+        self.quantized = quantized
 
     def under(self, prefix: str) -> RankTensors:
         """The same tensors, asked for by what follows ``prefix.``."""
-        return RankTensors(self.stored, self.rank, self.dtype, self.config, f"{self.prefix}{prefix}.")
+        return RankTensors(self.stored, self.rank, self.dtype, self.config, f"{self.prefix}{prefix}.", self.quantized)
 
     def __contains__(self, name: str) -> bool:
         return self.prefix + name in self.stored
@@ -69,7 +74,7 @@ class RankTensors:
         shift = self.get(f"{name}.bias") if bias else None
         if self.config is not None and is_quantized(self.config, self.prefix + name):
             stored = Stored(lambda part: self.raw(f"{name}.{part}"), self.config)
-            return quantized_linear(stored, shift, self.dtype)
+            return self.quantized(stored, shift, self.dtype)
         return Linear(self[f"{name}.weight"], shift)
 
     def norm(self, name: str, eps: float) -> LayerNorm | RmsNorm:
