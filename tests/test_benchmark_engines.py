@@ -179,6 +179,7 @@ def test_a_result_beyond_its_limit_or_far_below_is_doubtful() -> None:
     assert doubts([fine], work, LIMITS) == []
     assert len(doubts([replace(fine, prefill=Spread(6000, 6000, 6000))], work, LIMITS)) == 1
     assert doubts([replace(fine, precision="bf16", prefill=Spread(6000, 6000, 6000))], work, LIMITS) == []
+    assert "busy?" in doubts([replace(fine, decode=Spread(20.0, 5.0, 21.0))], work, LIMITS)[0]
     assert "first token" in doubts([replace(fine, same=0)], work, LIMITS)[0]
 
 

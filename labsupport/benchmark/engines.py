@@ -22,6 +22,7 @@ from labsupport.workspace import Workspace, atomic_text
 
 REST = 0.3  # seconds between engines: the threads of the one before may still spin
 SHOWN = 8  # first tokens of a row
+STEADY = 0.7  # of the median; a round below it was disturbed
 
 
 @dataclass(frozen=True)
@@ -268,6 +269,9 @@ def doubts(rows: Sequence[Row], work: Work, limits: Limits) -> list[str]:
         found.append(doubt(f"{name} decode tok/s", row.decode.median, work.decode_limit(row.precision, limits)))
         if row.precision == "fp32":
             found.append(doubt(f"{name} prefill tok/s", row.prefill.median, work.prefill_limit(limits)))
+        if row.decode.low < STEADY * row.decode.median:
+            slow = f"{row.decode.low:.1f} tok/s in one round, {row.decode.median:.1f} in the middle one"
+            found.append(f"{name} decode: {slow}: was the machine busy?")
         if row.same == 0:
             found.append(f"{name}: its first token is not the reference's: is it the same model?")
     return [one for one in found if one]

@@ -48,4 +48,3 @@ class Engine:
             if done == new:
                 break
         self.model.reset()  # else the longest known prefix of the next prompt is not computed again
-        self.model._ctx.kv_cache_clear()
