@@ -10,6 +10,7 @@
     ├── SpaceError            the disk cannot hold what a step will write
     ├── ParameterError        a value outside what the operation allows
     ├── CheckpointError       a checkpoint cannot be read, converted or proven
+    ├── EngineError           an engine cannot be built, loaded or run
     ├── RepositoryError       a model repository cannot be assembled or read
     ├── BenchmarkError        something cannot be measured, or what was measured is of another task
     └── NotebookError         a lab is malformed, or did not run
@@ -81,6 +82,10 @@ class CheckpointError(LabError):
 
 class BenchmarkError(LabError):
     """Something cannot be measured, or what was measured is of another task."""
+
+
+class EngineError(LabError):
+    """An engine cannot be built, loaded or run."""
 
 
 class RepositoryError(LabError):

@@ -12,7 +12,7 @@ kept in the score, as transformers had it before 5.0.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -104,7 +104,7 @@ def beam_search(
     settings = BeamSettings(
         width, max_new_tokens, tuple(end_ids), length_penalty, early_stopping, groups, diversity_penalty
     )
-    lanes = [_Lane(settings, group) for group in range(groups)]
+    lanes = [Lane(settings, group) for group in range(groups)]
     steps: list[BeamStep] = []
     while running := [lane for lane in lanes if not lane.stopped]:
         sequences = [[*prompt, *beam.tokens] for lane in running for beam in lane.beams]
@@ -133,18 +133,26 @@ def _checked_rows(rows: Array, sequences: int) -> Array:
     return rows
 
 
-class _Lane:
-    """One group of beams on its way; without diverse groups there is only one."""
+class Lane:
+    """One group of beams on its way; without diverse groups there is only one.
 
-    def __init__(self, settings: BeamSettings, group: int) -> None:
+    Whoever runs the model itself drives it step by step: ``advance`` while ``stopped`` is empty, then ``finished``.
+    """
+
+    def __init__(self, settings: BeamSettings, group: int = 0) -> None:
         self.settings, self.group = settings, group
         self.width = settings.width // settings.groups
         self.beams: tuple[Beam, ...] = (Beam(),)
         self.finished: list[Hypothesis] = []
         self.stopped = ""
 
-    def advance(self, logprobs: Array, taken: dict[int, int]) -> BeamStep:
-        """Continue all beams by one token, [len(beams), V] -> the record of it."""
+    def advance(self, logprobs: Array, taken: Mapping[int, int]) -> BeamStep:
+        """Continue all beams by one token, [len(beams), V] -> the record of it.
+
+        Args:
+            logprobs: ln p of each beam's next token.
+            taken: how many beams of earlier groups chose which token in this step.
+        """
         penalty = np.zeros(logprobs.shape[-1])
         penalty[list(taken)] = self.settings.diversity_penalty * np.array(list(taken.values()))
         totals = np.array([beam.total for beam in self.beams])[:, None] + logprobs - penalty
