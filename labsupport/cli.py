@@ -19,6 +19,8 @@ VERBS = {
     "quantize": ("labsupport.checkpoint.quantize.commands:quantize", "Model -> TensorRT-LLM checkpoint of fewer bits."),
     "inspect": ("labsupport.checkpoint.commands:inspect", "Show what a TensorRT-LLM checkpoint holds."),
     "verify": ("labsupport.checkpoint.commands:verify", "Prove a checkpoint: structure, round trip, execution."),
+    "assemble": ("labsupport.repository.commands:assemble", "Engine + tokenizer -> Triton model repository."),
+    "lint-repo": ("labsupport.repository.commands:lint_repo", "Pre-flight for any TensorRT-LLM model repository."),
     "bench": ("labsupport.benchmark.commands:bench", "Measure, and print what was measured."),
     "run": ("labsupport.labs.commands:run", "Run labs headless, each in a fresh kernel."),
     "lab": ("labsupport.labs.commands:lab", "Open JupyterLab on learner copies."),

@@ -72,6 +72,11 @@ class Workspace:
         return self.root / "trt_checkpoints"
 
     @property
+    def model_repositories(self) -> Path:
+        """Triton model repositories, ``<model>/<recipe>``."""
+        return self.root / "model_repositories"
+
+    @property
     def runs(self) -> Path:
         """Responses, verdicts and measurements."""
         return self.root / "runs"

@@ -25,10 +25,11 @@ MAY_IMPORT = {
     "doctor": BASE | {"models"},
     "decoding": BASE | {"models"},
     "checkpoint": BASE | {"models", "decoding"},
+    "repository": BASE | {"models"},
     "figures": {"errors"},
     "benchmark": BASE | {"models", "decoding", "checkpoint", "doctor"},
-    "labs": BASE | {"models", "decoding", "checkpoint", "figures", "doctor"},
-    "cli": BASE | {"models", "decoding", "checkpoint", "figures", "doctor", "benchmark", "labs"},
+    "labs": BASE | {"models", "decoding", "checkpoint", "figures", "doctor", "repository"},
+    "cli": BASE | {"models", "decoding", "checkpoint", "figures", "doctor", "repository", "benchmark", "labs"},
     "": {"errors", "labs"},  # labsupport/__init__.py hands on start and check, lazily
 }
 

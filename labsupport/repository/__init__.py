@@ -1,0 +1,1 @@
+"""Engine folder and tokenizer -> Triton model repository, and a pre-flight for anybody's repository."""

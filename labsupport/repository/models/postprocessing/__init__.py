@@ -1,0 +1,1 @@
+"""Token ids -> text, each response for itself."""

@@ -1,0 +1,1 @@
+"""Helpers that are copied beside the models that use them."""
