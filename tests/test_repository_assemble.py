@@ -23,71 +23,23 @@ from labsupport.repository.parameters import PARAMETERS, QUOTED, UNQUOTED
 from labsupport.repository.text_format import from_text, parameter, read_model_config, to_text
 
 # The placeholders of NVIDIA's templates at 0.20, as read there.
-PLACEHOLDERS = set(
-    [
-        "triton_backend",
-        "triton_max_batch_size",
-        "decoupled_mode",
-        "max_queue_delay_microseconds",
-        "max_queue_size",
-        "logits_datatype",
-        "encoder_input_features_data_type",
-        "preprocessing_instance_count",
-        "postprocessing_instance_count",
-        "bls_instance_count",
-        "tokenizer_dir",
-        "add_special_tokens",
-        "multimodal_model_path",
-        "engine_dir",
-        "max_num_images",
-        "skip_special_tokens",
-        "accumulate_tokens",
-        "tensorrt_llm_model_name",
-        "tensorrt_llm_draft_model_name",
-        "multimodal_encoders_name",
-        "max_beam_width",
-        "batching_strategy",
-        "encoder_engine_dir",
-        "max_tokens_in_paged_kv_cache",
-        "max_attention_window_size",
-        "sink_token_length",
-        "batch_scheduler_policy",
-        "kv_cache_free_gpu_mem_fraction",
-        "cross_kv_cache_fraction",
-        "kv_cache_host_memory_bytes",
-        "kv_cache_onboard_blocks",
-        "exclude_input_in_output",
-        "cancellation_check_period_ms",
-        "stats_check_period_ms",
-        "iter_stats_max_iterations",
-        "request_stats_max_iterations",
-        "enable_kv_cache_reuse",
-        "normalize_log_probs",
-        "enable_chunked_context",
-        "gpu_device_ids",
-        "participant_ids",
-        "num_nodes",
-        "lora_cache_optimal_adapter_size",
-        "lora_cache_max_adapter_size",
-        "lora_cache_gpu_memory_fraction",
-        "lora_cache_host_memory_bytes",
-        "lora_prefetch_dir",
-        "decoding_mode",
-        "lookahead_window_size",
-        "lookahead_ngram_size",
-        "lookahead_verification_set_size",
-        "medusa_choices",
-        "eagle_choices",
-        "gpu_weights_percent",
-        "enable_context_fmha_fp32_acc",
-        "multi_block_mode",
-        "cuda_graph_mode",
-        "cuda_graph_cache_size",
-        "speculative_decoding_fast_logits",
-        "guided_decoding_backend",
-        "xgrammar_tokenizer_info_path",
-    ]
-)
+TEMPLATES = """
+    triton_backend triton_max_batch_size decoupled_mode max_queue_delay_microseconds max_queue_size
+    logits_datatype encoder_input_features_data_type preprocessing_instance_count
+    postprocessing_instance_count bls_instance_count tokenizer_dir add_special_tokens multimodal_model_path
+    engine_dir max_num_images skip_special_tokens accumulate_tokens tensorrt_llm_model_name
+    tensorrt_llm_draft_model_name multimodal_encoders_name max_beam_width batching_strategy encoder_engine_dir
+    max_tokens_in_paged_kv_cache max_attention_window_size sink_token_length batch_scheduler_policy
+    kv_cache_free_gpu_mem_fraction cross_kv_cache_fraction kv_cache_host_memory_bytes kv_cache_onboard_blocks
+    exclude_input_in_output cancellation_check_period_ms stats_check_period_ms iter_stats_max_iterations
+    request_stats_max_iterations enable_kv_cache_reuse normalize_log_probs enable_chunked_context
+    gpu_device_ids participant_ids num_nodes lora_cache_optimal_adapter_size lora_cache_max_adapter_size
+    lora_cache_gpu_memory_fraction lora_cache_host_memory_bytes lora_prefetch_dir decoding_mode
+    lookahead_window_size lookahead_ngram_size lookahead_verification_set_size medusa_choices eagle_choices
+    gpu_weights_percent enable_context_fmha_fp32_acc multi_block_mode cuda_graph_mode cuda_graph_cache_size
+    speculative_decoding_fast_logits guided_decoding_backend xgrammar_tokenizer_info_path
+"""
+PLACEHOLDERS = set(TEMPLATES.split())
 
 
 def configs(options: Options | None = None, **engine: Any) -> dict[str, Any]:

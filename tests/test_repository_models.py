@@ -98,8 +98,9 @@ def test_the_real_tokenizer_and_any_ids(real: Any, ids: list[int], sizes: list[i
 def test_the_real_tokenizer_and_any_text(real: Any, text: str) -> None:
     ids = real.encode(text, add_special_tokens=False)
     found = pieces(real, ids, [1], skip=False)
-    assert "".join(found) == whole(real, ids, skip=False)
-    assert BROKEN in text or not any(BROKEN in piece for piece in found)
+    known = whole(real, ids, skip=False)  # SmolLM2 has no token for a few bytes, so not every text comes back
+    assert "".join(found) == known
+    assert BROKEN in known or not any(BROKEN in piece for piece in found)
 
 
 def test_decoding_pieces_alone_does_lose_spaces() -> None:

@@ -106,7 +106,7 @@ def _stale_key(repo: Repo) -> Iterator[Hit]:
         if model.config.backend == "python" and model.source and not model.ours and model.name == "tensorrt_llm":
             continue  # somebody's own engine model reads what it likes
         for key in sorted(set(model.config.parameters) - known):
-            close = difflib.get_close_matches(key, known, 1)
+            close = difflib.get_close_matches(key, known, 1, cutoff=0.85)
             if key in model.source:
                 continue
             yield Hit(
