@@ -11,11 +11,11 @@ from typing import Any
 
 WEIGHTS = {
     "fp32": ["fp32"],
-    "bf16": ["fp32"],
+    "bf16": ["fp16"],
     "int8": ["int8"],
     "int4": ["int4", "--sym", "--group-size", "32", "--ratio", "1.0"],
 }
-HINTS = {"fp32": "f32", "bf16": "bf16"}  # a CPU without bf16 takes the second as f32
+HINTS = {"fp32": "f32", "bf16": "bf16"}  # a CPU without bf16 computes in f32, on weights of 16 bits
 
 
 def prepare(model: str, target: str, precision: str) -> None:
@@ -42,7 +42,7 @@ class Engine:
         scheduler = genai.SchedulerConfig()
         scheduler.enable_prefix_caching = False
         scheduler.cache_size = 1
-        self.note = f"KV cache {wanted.get('KV_CACHE_PRECISION', 'u8, its default')}"
+        self.note = f"{WEIGHTS[precision][0]} weights, KV cache {wanted.get('KV_CACHE_PRECISION', 'u8, its default')}"
         self.pipe = genai.LLMPipeline(asked["files"], "CPU", scheduler_config=scheduler, **wanted)
         self.versions = {"openvino-genai": version("openvino-genai"), "openvino": version("openvino")}
 
