@@ -19,7 +19,7 @@ from pathlib import Path
 
 from labsupport.repository.launch import server_arguments
 
-READY_LIMIT_S = 60
+READY_LIMIT_S = 240
 
 
 @dataclass(frozen=True)

@@ -83,8 +83,8 @@ def _missing_key(repo: Repo) -> Iterator[Hit]:
     for model in repo.readable(*needed):
         for key in needed[model.name]:
             if key not in model.config.parameters:
-                may_be_empty = (
-                    (key in REQUIRED_MAY_BE_EMPTY and model.name == "tensorrt_llm") or key.startswith("multimodal")
+                may_be_empty = (key in REQUIRED_MAY_BE_EMPTY and model.name == "tensorrt_llm") or key.startswith(
+                    "multimodal"
                 )
                 yield Hit(
                     f"{model.name}/config.pbtxt:1",

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 class Watch:
     """Polls requests for cancellation.
 
+    A request is never asked once it has had its last answer: Triton 2.51 would end with a segmentation fault.
+
     Args:
         period: seconds between two looks. A client that vanished frees its slot about this much later.
     """
@@ -48,18 +50,20 @@ class Watch:
                 self._change.wait_for(lambda: self._watched or self._closed)
                 if self._closed:
                     return
-                watched = list(self._watched.items())
-            for number, (is_cancelled, cancel) in watched:
-                if _says(is_cancelled):
-                    with self._change:
-                        mine = self._watched.pop(number, None)
-                    if mine:
-                        cancel()
+                watched = list(self._watched)
+            for number in watched:
+                with self._change:  # held while asking: after the block, a request may no longer be asked
+                    is_cancelled, cancel = self._watched.get(number, (None, None))
+                    if is_cancelled is None or not _says(is_cancelled):
+                        continue
+                    del self._watched[number]
+                if cancel is not None:
+                    cancel()
             threading.Event().wait(self.period)
 
 
 def _says(is_cancelled: Callable[[], bool]) -> bool:
     try:
         return is_cancelled()
-    except Exception:  # its last answer has just been sent, so there is nobody left to ask
+    except Exception:  # then it cannot be cancelled, and goes on to its end
         return False
