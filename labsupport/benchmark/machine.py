@@ -39,20 +39,20 @@ def measure_limits(threads: int, *, size: int = BYTES, repeats: int = REPEATS) -
 
 
 def read_rates(threads: int, *, size: int = BYTES, repeats: int = REPEATS) -> list[float]:
-    """Bytes a second of each run: ``memchr`` looks for a byte that is not there.
+    """Bytes a second of each run: each thread holds one half of its share against the other with ``memcmp``.
 
-    The C library compares 32 bytes an instruction, so memory is what it waits for; a sum in PyTorch or numpy waits
-    for its additions. ctypes releases the interpreter's lock, so the threads read side by side.
+    The C library compares 32 bytes an instruction, so memory is what it waits for, and two streams a core keep more
+    lines on their way than one; a sum in PyTorch or numpy waits for its additions too. ctypes releases the
+    interpreter's lock, so the threads read side by side.
     """
-    look = ctypes.CDLL(ctypes.util.find_library("c")).memchr
-    look.argtypes, look.restype = (ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t), ctypes.c_void_p
+    compare = ctypes.CDLL(ctypes.util.find_library("c")).memcmp
+    compare.argtypes, compare.restype = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t), ctypes.c_int
     block = np.ones(size, np.uint8)  # written, so that every page is there
-    share = size // threads
-    starts = [block.ctypes.data + share * one for one in range(threads)]
+    half = size // threads // 2
+    starts = [block.ctypes.data + 2 * half * one for one in range(threads)]
     with ThreadPoolExecutor(threads) as pool:
-        return [
-            share * threads / s for s in _times(lambda: list(pool.map(lambda at: look(at, 7, share), starts)), repeats)
-        ]
+        seconds = _times(lambda: list(pool.map(lambda at: compare(at, at + half, half), starts)), repeats)
+    return [2 * half * threads / one for one in seconds]
 
 
 def flop_rates(threads: int, *, side: int = SIDE, repeats: int = REPEATS) -> list[float]:
