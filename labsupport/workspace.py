@@ -72,6 +72,11 @@ class Workspace:
         return self.root / "trt_checkpoints"
 
     @property
+    def engines(self) -> Path:
+        """Engines, ``<model>/<recipe>``."""
+        return self.root / "engines"
+
+    @property
     def model_repositories(self) -> Path:
         """Triton model repositories, ``<model>/<recipe>``."""
         return self.root / "model_repositories"

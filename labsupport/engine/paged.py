@@ -1,10 +1,10 @@
-"""The paged KV cache as attention sees it: write the new keys and values into blocks, look back through a block table.
+"""The paged KV cache as attention sees it: new keys and values go into blocks, and a table tells which to look through.
 
-A pool holds blocks of ``tokens_per_block`` tokens. A sequence owns some blocks, in any order; its *table* lists them, so
-that position p lies in block ``table[p // tokens_per_block]`` at offset ``p % tokens_per_block``. Block 0 is scratch:
+A pool holds blocks of ``tokens_per_block`` tokens. A sequence owns some blocks, in any order; its *table* lists them,
+so that position p lies in block ``table[p // tokens_per_block]`` at offset ``p % tokens_per_block``. Block 0 is scratch:
 rows that only fill up a batch write there, and nobody reads it.
 
-Source: Kwon et al. 2023, PagedAttention, arXiv 2309.06180; TensorRT-LLM keeps the same table as ``kv_cache_block_offsets``.
+Source: Kwon et al. 2023, PagedAttention, arXiv 2309.06180; TensorRT-LLM calls the table ``kv_cache_block_offsets``.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from labsupport.checkpoint.config import CheckpointConfig, read_config
 from labsupport.checkpoint.network.attention import AttentionShard, Heads
@@ -91,14 +91,16 @@ def build_stage(config: CheckpointConfig, stage: int, ranks: Sequence[RankTensor
 
 
 def _inputs(config: CheckpointConfig, ranks: Sequence[RankTensors], team: Team) -> Inputs:
+    learned = [table for rank in ranks if (table := rank.get("transformer.position_embedding.weight")) is not None]
+    return make_inputs(config, [rank["transformer.vocab_embedding.weight"] for rank in ranks], learned, team)
+
+
+def make_inputs(config: CheckpointConfig, tables: Sequence[Tensor], learned: Sequence[Tensor], team: Team) -> Inputs:
+    """The way in: tables of tokens, and of learned positions where there are any, one a rank."""
     cut = [RowsOverRanks, ColumnsOverRanks][config.embedding_sharding_dim]
     kind: type[Embedding] = cut if config.use_parallel_embedding and config.mapping.tp_size > 1 else Embedding
-    learned = [table for rank in ranks if (table := rank.get("transformer.position_embedding.weight")) is not None]
-    return Inputs(
-        kind([rank["transformer.vocab_embedding.weight"] for rank in ranks], team),
-        kind(learned, team) if learned else None,
-        math.sqrt(config.hidden_size) if _is_gemma(config) else 1.0,
-    )
+    scale = math.sqrt(config.hidden_size) if _is_gemma(config) else 1.0
+    return Inputs(kind(tables, team), kind(learned, team) if learned else None, scale)
 
 
 def _head(config: CheckpointConfig, ranks: Sequence[RankTensors], team: Team) -> Head:

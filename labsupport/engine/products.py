@@ -1,0 +1,206 @@
+"""Matrix products as the engine computes them: matrix by matrix for a prompt, row by row for a token.
+
+One token against a matrix [out, in] does two operations a weight, so it runs as fast as weights can be read. A library's
+matrix product is made for many rows; for a few rows a plain loop over the weights, written here as a product and a sum,
+is compiled into just the reading. Several rows share each weight that was read: their sums sit in one loop.
+
+Weights of fewer bits lie packed in 32-bit words. A word is loaded once; each of its numbers is cut out by a mask, which
+leaves it ``256 ** j`` (or ``16 ** j``) too large. The activations are made as much smaller beforehand, and nothing is
+rounded by it, since all these factors are powers of two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from labsupport.checkpoint.network.linear import Linear
+from labsupport.checkpoint.network.quantized import WHOLE, Stored, quantized_linear
+from labsupport.checkpoint.quantize.arithmetic import Quantized
+
+Many = Callable[[Tensor, Tensor, "Tensor | None"], Tensor]
+"""x [..., in], weight [out, in], bias [out] or None -> [..., out]."""
+
+
+def settled(x: Tensor) -> Tensor:
+    """``x``, computed and written down before anything reads it.
+
+    Without this the compiler repeats the norm or the activation that makes ``x`` inside the loop over the weights, for
+    each row of the matrix anew.
+    """
+    x = x.contiguous()
+    return x.as_strided(x.shape, x.stride())
+
+
+class Product(nn.Module):
+    """A linear layer in the engine. ``few`` chooses the loop over the weights; the graph of the context has it off.
+
+    Args:
+        bias: [out], or None.
+        many: the library's product of matrices.
+    """
+
+    bias: Tensor | None
+
+    def __init__(self, bias: Tensor | None, many: Many = F.linear) -> None:
+        super().__init__()
+        self.register_buffer("bias", bias)
+        self.many, self.few = many, False
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[1, rows, in] -> [1, rows, out]."""
+        if not self.few:
+            return self.many(x, self.restored(x.dtype), self.bias)
+        rows = settled(x.flatten(0, -2).float())
+        y = self.rows(rows).to(x.dtype)
+        return (y if self.bias is None else y + self.bias).unflatten(0, x.shape[:-1])
+
+    def rows(self, x: Tensor) -> Tensor:
+        """float32 [rows, in] -> float32 [rows, out], without the bias."""
+        raise NotImplementedError  # each form below has its own
+
+    def restored(self, dtype: torch.dtype) -> Tensor:
+        """The weights, [out, in]."""
+        raise NotImplementedError
+
+
+class FloatProduct(Product):
+    """Weights of 32 or 16 bits.
+
+    Args:
+        linear: the layer that it takes the place of.
+    """
+
+    weight: Tensor
+
+    def __init__(self, linear: Linear, many: Many = F.linear) -> None:
+        super().__init__(linear.bias, many)
+        self.register_buffer("weight", linear.weight)
+
+    def rows(self, x: Tensor) -> Tensor:
+        weight = self.weight.float()
+        return torch.stack([(weight * row).sum(-1) for row in x])
+
+    def restored(self, dtype: torch.dtype) -> Tensor:
+        return self.weight.to(dtype)
+
+
+class PackedProduct(Product):
+    """Weight-only int8 or int4: ``(q + offset)`` packed in words, and a scale for each group of inputs in a row.
+
+    Args:
+        whole: the whole numbers and their scales.
+        bias: [out], or None.
+        prequant: factors on the inputs (AWQ), [in], or None.
+    """
+
+    words: Tensor
+    scale: Tensor
+    prequant: Tensor | None
+
+    def __init__(
+        self, whole: Quantized, bias: Tensor | None, prequant: Tensor | None = None, many: Many = F.linear
+    ) -> None:
+        super().__init__(bias, many)
+        self.bits, self.offset, self.each = whole.bits, 1 << (whole.bits - 1), 32 // whole.bits
+        self.register_buffer("words", pack(whole))
+        self.register_buffer("scale", whole.scale.contiguous())
+        self.register_buffer("prequant", prequant)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x if self.prequant is None else x * self.prequant)
+
+    def rows(self, x: Tensor) -> Tensor:
+        words, scale = self.words.view(torch.int32), self.scale
+        cut = [(words & mask).float() for mask in masks(self.bits)]
+        lanes = x.unflatten(-1, (scale.shape[1], self.each, -1))  # [rows, groups, numbers of a word, words]
+        sums = []
+        for row in lanes:
+            small = [settled(row[:, j] * 2.0 ** (-self.bits * j)) for j in range(self.each)]
+            total = cut[0] * small[0]
+            for number, x_j in zip(cut[1:], small[1:], strict=True):
+                total = total + number * x_j
+            shift = settled(self.offset * row[:, :-1].sum((1, 2)))  # the topmost number is read with its sign
+            sums.append((total * scale[:, :, None]).sum((1, 2)) - (scale * shift).sum(-1))
+        return torch.stack(sums)
+
+    def restored(self, dtype: torch.dtype) -> Tensor:
+        words = self.words.view(torch.int32)
+        top = self.each - 1
+        planes = [
+            (words >> (self.bits * j))
+            if j == top
+            else ((words >> (self.bits * j)) & (2 * self.offset - 1)) - self.offset
+            for j in range(self.each)
+        ]
+        values = torch.stack(planes, dim=2).float()  # [out, groups, numbers of a word, words]
+        return (values * self.scale[:, :, None, None]).flatten(1).to(dtype)
+
+
+def masks(bits: int) -> list[int]:
+    """What cuts number j out of a 32-bit word, as signed integers: the last one keeps the sign.
+
+    Example:
+        >>> [hex(mask) for mask in masks(8)]
+        ['0xff', '0xff00', '0xff0000', '-0x1000000']
+    """
+    lowest = (1 << bits) - 1
+    found = [lowest << (bits * j) for j in range(32 // bits)]
+    return [*found[:-1], -(1 << (32 - bits))]
+
+
+def pack(whole: Quantized) -> Tensor:
+    """Whole numbers [out, in] -> words [out, groups, in / groups / numbers of a word], kept as float32 *bits*.
+
+    Word k of a group holds its numbers k, k + words, k + 2 words ...: neighbors in a row stay neighbors in the loop.
+    All but the topmost are stored with ``2 ** (bits - 1)`` added, so that a mask gives them unsigned.
+    """
+    each, groups = 32 // whole.bits, whole.scale.shape[1]
+    numbers = whole.values.to(torch.int64).unflatten(1, (groups, each, -1))
+    numbers[:, :, :-1] += 1 << (whole.bits - 1)
+    numbers[:, :, -1] &= (1 << whole.bits) - 1
+    shifts = torch.arange(each)[:, None] * whole.bits
+    words = (numbers << shifts).sum(2)
+    return torch.where(words >= 1 << 31, words - (1 << 32), words).to(torch.int32).view(torch.float32).contiguous()
+
+
+def packs(algo: str | None, columns: int, groups: int) -> bool:
+    """Whether weights of this form fill words of 32 bits."""
+    return algo in WHOLE and columns // groups % (4 if algo == "W8A16" else 8) == 0
+
+
+def engine_quantized(many: Many) -> Callable[[Stored, "Tensor | None", torch.dtype], Linear | PackedProduct]:
+    """Makes the engine's layer of what a quantized module of a checkpoint holds; see ``RankTensors.quantized``.
+
+    Weight-only forms keep their whole numbers. FP8 and SmoothQuant, whose activations are rounded too, run restored, as
+    the proof runs them: the arithmetic is theirs, the bytes are not.
+    """
+
+    def make(stored: Stored, bias: Tensor | None, dtype: torch.dtype) -> Linear | PackedProduct:
+        algo = stored.config.quantization.quant_algo
+        if algo in WHOLE:
+            whole, prequant = stored.whole(), stored.prequant()
+            if packs(algo, whole.values.shape[1], whole.scale.shape[1]):
+                return PackedProduct(whole, bias, None if prequant is None else prequant.to(dtype), many)
+        return quantized_linear(stored, bias, dtype)
+
+    return make
+
+
+def lower(module: nn.Module, many: Many) -> None:
+    """Put a :class:`FloatProduct` in the place of every plain :class:`Linear` below ``module``."""
+    for name, child in module.named_children():
+        if type(child) is Linear:
+            setattr(module, name, FloatProduct(child, many))
+        else:
+            lower(child, many)
+
+
+def for_few_rows(module: nn.Module, few: bool) -> None:
+    """Choose the loops (generation) or the library (context) in every product below ``module``."""
+    for part in module.modules():
+        if isinstance(part, Product):
+            part.few = few
