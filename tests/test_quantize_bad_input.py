@@ -87,7 +87,7 @@ def test_a_layer_of_zeros(tmp_path: Path) -> None:
     refused(model, f"{UP} holds nothing but zeros", QuantizeOptions("int8_wo"), tmp_path)
 
 
-@pytest.mark.parametrize("recipe", ["int8_wo", "int4_rtn", "int8_sq"])
+@pytest.mark.parametrize("recipe", ["int8_wo", "int8_gptq", "int4_rtn", "int8_sq"])
 def test_channels_of_zeros_are_told_and_stay_zero(recipe: str, tmp_path: Path) -> None:
     model = spoiled_model(tmp_path / "m", lambda held: held[UP][3:5].zero_())
     done = quantize_model(model, QuantizeOptions(recipe, dtype="float32"), output=tmp_path / "made", text=text())
@@ -100,6 +100,7 @@ def test_inputs_of_zeros(tmp_path: Path) -> None:
     """No value reaches the output projection of a layer whose values are zeros."""
     model = spoiled_model(tmp_path / "m", lambda held: held["model.layers.0.input_layernorm.weight"].zero_())
     refused(model, "every input of model.layers.0.self_attn.q_proj was zero", QuantizeOptions("fp8"), tmp_path)
+    refused(model, "the texts say nothing about model.layers.0.self_attn", QuantizeOptions("int8_gptq"), tmp_path)
 
 
 def test_quantizing_twice(tmp_path: Path) -> None:
@@ -173,6 +174,9 @@ def nibbles_swapped(held: Tensors) -> None:
         ("fp8", scaled(FC + ".activation_scaling_factor", torch.nan), "structure"),
         ("int4_awq", lambda held: held.pop(FC + ".prequant_scaling_factor"), "structure"),
         ("int8_wo", lambda held: held[FC + ".weight"].mul_(1.001), "round trip"),
+        ("int8_gptq", lambda held: held[FC + ".weight"].mul_(1.001), "round trip"),
+        ("int8_gptq", lambda held: held[FC + ".weight"].copy_(held[FC + ".weight"].flip(1)), "round trip"),
+        ("int8_gptq", lambda held: held["lm_head.weight"].mul_(1.001), "round trip"),
     ],
 )
 def test_what_is_broken_is_rejected(

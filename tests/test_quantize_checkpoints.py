@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from labsupport.checkpoint.config import read_config
 from labsupport.checkpoint.network import load_network
 from labsupport.checkpoint.network.quantized import RoundFp8, RoundInt8
-from labsupport.checkpoint.quantize.arithmetic import unpack_int4
+from labsupport.checkpoint.quantize.arithmetic import unpack_int4, weight_only
 from labsupport.checkpoint.quantize.quantize import planned, quantize_model
 from labsupport.checkpoint.quantize.recipes import RECIPES, QuantizeOptions, largest_group
 from labsupport.checkpoint.verify import verify
@@ -59,7 +59,7 @@ def test_the_ranks_together_compute_what_one_computes(recipe: str) -> None:
     one, two = (
         logits(quantized(llama(), recipe, group=32 if RECIPES[recipe].grouped else None, **cut)) for cut in CUTS[:2]
     )
-    if recipe in ("int8_wo", "int4_wo"):
+    if recipe in ("int8_wo", "int8_gptq", "int4_wo"):
         assert not torch.allclose(one, two, atol=1e-4)
     else:
         assert torch.allclose(one, two, atol=2e-3 if recipe in ("int8_sq", "fp8") else 2e-4)
@@ -93,6 +93,29 @@ def test_weight_only_runs_as_trtllm_would_build_it(recipe: str, bits: int) -> No
         wanted = network(TOKENS).logits
     assert torch.allclose(logits(quantized(llama(), recipe)), wanted, atol=1e-3)
     assert not torch.allclose(original_logits(llama()), wanted, atol=1e-2)
+
+
+def test_compensated_weights_are_floats_that_the_kernel_leaves_alone() -> None:
+    plain, made = tensors(quantized(llama(), "int8_wo")), tensors(quantized(llama(), "int8_gptq"))
+    assert read_config(quantized(llama(), "int8_gptq")).quantization.quant_algo == "W8A16"
+    assert plain.keys() == made.keys()
+    moved = [name for name in plain if not torch.equal(plain[name], made[name])]
+    assert sorted({name.split(".", 3)[-1] for name in moved}) == [
+        "attention.dense.weight", "attention.qkv.weight", "mlp.fc.weight", "mlp.gate.weight", "mlp.proj.weight",
+    ]  # fmt: skip
+    for name in moved:
+        restored = weight_only(made[name], 8)
+        assert torch.equal(restored.scale, weight_only(plain[name], 8).scale)
+        steps = (restored.dequantize() - plain[name]).abs() / restored.scale
+        assert 0.5 < float(steps.max()) <= 2.0001
+    verdict = verify(quantized(llama(), "int8_gptq"), llama())
+    assert "weights within 2 steps" in verdict.rungs[1].detail
+
+
+@pytest.mark.parametrize("family", ["gemma3", "gpt2", "opt", "qwen3"])
+def test_other_families_are_compensated(family: str) -> None:
+    verdict = verify(quantized(tiny(family), "int8_gptq", kv_cache="fp8"), tiny(family))
+    assert verdict.proven, str(verdict)
 
 
 def test_what_awq_stores() -> None:

@@ -14,12 +14,12 @@ from quantized_made import llama, quantized
 from labsupport.benchmark.commands import bench
 from labsupport.checkpoint.config import read_config
 from labsupport.checkpoint.network import load_network
-from labsupport.checkpoint.quantize.bench import SWEEP, caption, line, sweep
+from labsupport.checkpoint.quantize.bench import SWEEP, Row, Sweep, bars, caption, line, sweep
 from labsupport.checkpoint.quantize.calibrate import read_pieces
 from labsupport.checkpoint.quantize.commands import _RECIPES, quantize
-from labsupport.checkpoint.quantize.cost import cost, linear_bytes
-from labsupport.checkpoint.quantize.quality import Judge, kl
-from labsupport.checkpoint.quantize.recipes import RECIPES, QuantizeOptions
+from labsupport.checkpoint.quantize.cost import Cost, cost, linear_bytes
+from labsupport.checkpoint.quantize.quality import Judge, Quality, kl
+from labsupport.checkpoint.quantize.recipes import OURS, RECIPES, QuantizeOptions
 from labsupport.errors import ParameterError
 from labsupport.figures.quantization import Spent, best, quality_against_bits
 
@@ -98,7 +98,27 @@ def test_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "groups of 32" in made.stderr
     printed = CliRunner().invoke(bench, ["quantize", str(llama()), "--tokens", "512", "--recipe", "int8_wo"])
     assert printed.exit_code == 0, printed.output
-    assert "int8_wo: mean KL at most 1e-3" in printed.stdout
+    assert "W8A16 (int8_wo): mean KL at most 1e-3" in printed.stdout
+
+
+def table(**divergence: float) -> Sweep:
+    rows = [Row(name, Quality(4096, kl, kl, 1.0, 20.0), Cost(1, 1, 1, 1, 1), 0) for name, kl in divergence.items()]
+    return Sweep("made up", 20.0, tuple(rows))
+
+
+def test_the_bars() -> None:
+    assert [met for _, met in bars(table(int8_wo=3e-3, int8_gptq=9e-4, int4_rtn=0.3, int4_awq=0.2))] == [True, True]
+    assert [met for _, met in bars(table(int8_wo=3e-3, int8_gptq=1.1e-3, int4_rtn=0.3, int4_awq=0.21))] == [False] * 2
+    assert "int8_gptq" in bars(table(int8_wo=3e-3, int8_gptq=9e-4))[0][0]
+    assert bars(table(fp8=1.0)) == []
+
+
+@pytest.mark.parametrize(("divergence", "code"), [(9e-4, 0), (1.1e-3, 1)])
+def test_a_bar_that_is_not_met_is_a_failure(divergence: float, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("labsupport.checkpoint.quantize.bench.sweep", lambda *_, **__: table(int8_wo=divergence))
+    done = CliRunner().invoke(bench, ["quantize", str(llama())])
+    assert done.exit_code == code
+    assert ("NOT met" in done.stdout) == bool(code)
 
 
 def test_the_command_knows_every_recipe() -> None:
@@ -116,8 +136,8 @@ def test_the_real_stacks_calls(recipe: str) -> None:
     done = CliRunner().invoke(quantize, [str(llama()), "--recipe", recipe, "--tp", "2", "--real-stack"])
     assert done.exit_code == 0, done.output
     assert "not run here" in done.stderr
-    if recipe == "int4_rtn":
-        assert "do not make int4_rtn" in done.stdout
+    if recipe in OURS:
+        assert f"do not make {recipe}" in done.stdout
     else:
         assert f"quantize.py --model_dir {llama()} --dtype float16 --qformat {recipe} --tp_size 2" in done.stdout
 

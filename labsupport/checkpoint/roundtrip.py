@@ -19,7 +19,8 @@ from labsupport.checkpoint.convert_source import FolderSource
 from labsupport.checkpoint.diagnosis import Case, Original, box, explain, stored_rows
 from labsupport.checkpoint.findings import Finding, Opened, opened
 from labsupport.checkpoint.layout_cut import Origin, origins, source_shapes, targets
-from labsupport.checkpoint.quantize.proof import check_rounding, is_rounded
+from labsupport.checkpoint.quantize.compensate import REACH
+from labsupport.checkpoint.quantize.proof import check_rounding, is_compensated, is_rounded
 from labsupport.checkpoint.tensor_bits import NAMES, Array, to_float32
 from labsupport.errors import CheckpointError
 
@@ -32,13 +33,15 @@ class RoundTrip:
         tensors: Hugging Face tensors that were compared.
         bytes: of the checkpoint that were compared, copies on several ranks included.
         findings: one for each kind of tensor that differs; empty when all are equal.
-        rounded: weights of a quantized checkpoint, which were held against half a step of their grid.
+        rounded: weights of a quantized checkpoint, which were held against ``reach``.
+        reach: how far rounding may have moved them.
     """
 
     tensors: int
     bytes: int
     findings: tuple[Finding, ...]
     rounded: int = 0
+    reach: str = "half a step"
 
 
 def check_round_trip(folder: Path, reference: Path) -> RoundTrip:
@@ -53,11 +56,12 @@ def check_round_trip(folder: Path, reference: Path) -> RoundTrip:
     """
     with opened(folder) as checkpoint, FolderSource(reference) as source:
         compared, findings, places = 0, list(_padding(checkpoint)), origins(checkpoint.config)
+        compensated = is_compensated(folder)
         alike: Counter[str] = Counter()  # the same tensor of other layers and ranks is counted, not told again
         for name, held in places.items():
             original = Original.read(source, name)
             for origin in held:
-                if is_rounded(checkpoint.config, origin.target):
+                if is_rounded(checkpoint.config, origin.target, compensated=compensated):
                     continue
                 stored, meant = _stored(checkpoint, origin), original.meant(origin.piece, checkpoint.config.dtype)
                 compared += stored.nbytes
@@ -69,7 +73,8 @@ def check_round_trip(folder: Path, reference: Path) -> RoundTrip:
         if left := source.leftovers(set(places)):
             findings.append(_left_out(reference, left))
         rounded, beyond = check_rounding(folder, checkpoint.config, source)
-        return RoundTrip(len(places), compared, tuple(findings + beyond), rounded)
+        reach = f"{REACH} steps" if compensated else "half a step"
+        return RoundTrip(len(places), compared, tuple(findings + beyond), rounded, reach)
 
 
 def restore(folder: Path) -> Iterator[tuple[str, NDArray[np.float32]]]:

@@ -173,7 +173,7 @@ def _round_trip(folder: Path, reference: Path | None) -> Rung:
         return Rung("round trip", "skipped", f"the form of {algo} is not known here")
     found = check_round_trip(folder, reference)
     detail = f"{found.tensors} tensors of {reference.name}, {found.bytes:,} bytes compared"
-    detail += f", {found.rounded:,} weights within half a step" if found.rounded and not found.findings else ""
+    detail += f", {found.rounded:,} weights within {found.reach}" if found.rounded and not found.findings else ""
     return _judged("round trip", detail, found.findings)
 
 

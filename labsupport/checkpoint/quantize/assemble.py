@@ -16,9 +16,12 @@ from labsupport.checkpoint.expected import QUANTIZED_AT_BUILD
 from labsupport.checkpoint.layout import joined_rows, rows
 from labsupport.checkpoint.layout_cut import Target, targets
 from labsupport.checkpoint.quantize.calibrate import Calibration, Inputs, merge
+from labsupport.checkpoint.quantize.compensate import compensated
 from labsupport.checkpoint.quantize.forms import Form, cache_scale, fp8_form, int4_form, int8_smooth_form
 from labsupport.checkpoint.quantize.source import is_quantizable, read_whole
 from labsupport.errors import CheckpointError
+
+CUT_BY_INPUTS = ("attention.dense.weight", "mlp.proj.weight")  # each rank holds some of the inputs of every row
 
 
 def write_ranks(source: Source, whole: Plan, config: CheckpointConfig, calibration: Calibration, folder: Path) -> None:
@@ -50,7 +53,12 @@ def _whole_tensors(
         if name in found:
             continue
         if at_build or not is_quantizable(name):
-            found[name] = _narrow(read_whole(source, target), dtype, target)
+            held_as = _narrow(read_whole(source, target), dtype, target)
+            if calibration.inputs and is_quantizable(name):
+                gram = _given(whole.config, [name], calibration).gram
+                ranks = config.mapping.tp_size if name.endswith(CUT_BY_INPUTS) else 1
+                held_as = compensated(held_as, gram, ranks=ranks).to(dtype)
+            found[name] = held_as
             continue
         names = [one for one in _share_a_scale(config, name) if one in held]
         given = _given(whole.config, names, calibration)

@@ -20,6 +20,7 @@ from labsupport.workspace import Workspace, atomic_text, data_folder
 SWEEP = (
     QuantizeOptions("full_prec"),
     QuantizeOptions("int8_wo"),
+    QuantizeOptions("int8_gptq"),
     QuantizeOptions("fp8"),
     QuantizeOptions("int8_sq"),
     QuantizeOptions("int8_sq", alpha=0.5),
@@ -128,6 +129,19 @@ def line(row: Row) -> str:
         f"{row.name:22}{c.bits:6.2f}{q.kl_mean:11.6f}{q.kl_p999:10.4f}{100 * q.agreement:7.2f}%{q.perplexity:8.3f}"
         f"{c.disk / 1e6:9.1f}{c.read / 1e6:9.1f}{c.cache:12,}"
     )
+
+
+def bars(found: Sweep) -> list[tuple[str, bool]]:
+    """What is asked of the recipes that were run, and whether it holds; of two W8A16 recipes the better is judged."""
+    names = {row.name.split()[0] for row in found.rows}
+    judged = []
+    if eight := names & {"int8_wo", "int8_gptq"}:
+        best = min(eight, key=found.kl)
+        judged.append((f"W8A16 ({best}): mean KL at most 1e-3: {found.kl(best):.2e}", found.kl(best) <= 1e-3))
+    if {"int4_rtn", "int4_awq"} <= names:
+        ratio = found.kl("int4_rtn") / found.kl("int4_awq")
+        judged.append((f"int4_awq: mean KL at least 1.5 times below int4_rtn's: {ratio:.2f} times", ratio >= 1.5))
+    return judged
 
 
 def caption(found: Sweep) -> str:

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from labsupport.checkpoint.quantize.recipes import QuantizeOptions
+from labsupport.checkpoint.quantize.sensitivity import grams
 from labsupport.errors import CheckpointError, ParameterError
 from labsupport.workspace import data_folder
 
@@ -38,11 +39,13 @@ class Inputs:
         channel_max: largest absolute value of each input, [in]; of SmoothQuant only.
         largest: largest absolute value of any input, before ``prequant``; nan where nothing was measured.
         prequant: the factors that the method puts on the inputs, [in], or None.
+        gram: which errors matter, [in, in] (:mod:`sensitivity`); of ``int8_gptq`` only.
     """
 
     largest: float
     channel_max: Tensor | None = None
     prequant: Tensor | None = None
+    gram: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -103,8 +106,15 @@ def calibrate(model: Path, options: QuantizeOptions, group: int, pieces: Tensor)
     Raises:
         CheckpointError: ModelOpt is not installed or cannot quantize the model, or an input was zero throughout.
     """
+    inputs = {}
+    if options.recipe == "int8_gptq":
+        inputs = {name: Inputs(math.nan, gram=gram) for name, gram in grams(model, pieces).items()}
+        if options.kv_cache == "none":
+            return Calibration(inputs, (), pieces.numel())
     network, tokens = observed(model, options, group, pieces)
-    return Calibration(_inputs(network, options), _caches(network) if options.kv_cache != "none" else (), tokens)
+    return Calibration(
+        inputs or _inputs(network, options), _caches(network) if options.kv_cache != "none" else (), tokens
+    )
 
 
 def observed(model: Path, options: QuantizeOptions, group: int, pieces: Tensor) -> tuple[nn.Module, int]:
@@ -141,7 +151,7 @@ def observed(model: Path, options: QuantizeOptions, group: int, pieces: Tensor) 
 def modelopt_config(mtq: Any, options: QuantizeOptions, group: int) -> dict[str, Any]:
     """ModelOpt's own settings for the recipe; only the group, alpha and the KV cache are ours."""
     named = {"int4_awq": "INT4_AWQ_CFG", "int8_sq": "INT8_SMOOTHQUANT_CFG", "fp8": "FP8_DEFAULT_CFG"}
-    if options.chosen.calibrated:
+    if options.recipe in named:
         config = copy.deepcopy(getattr(mtq, named[options.recipe]))
     else:
         config = {"quant_cfg": [{"quantizer_name": "*", "enable": False}], "algorithm": "max"}
@@ -214,7 +224,12 @@ def _amax(quantizer: Any) -> float:
 
 
 def merge(given: Sequence[Inputs]) -> Inputs:
-    """Layers that read the same input share its factors (the mean of theirs) and its range (the largest)."""
+    """Layers that read the same input share its factors (the mean of theirs) and its range (the largest).
+
+    Their errors count together.
+    """
+    if known := [one.gram for one in given if one.gram is not None]:
+        return Inputs(math.nan, gram=torch.stack(known).sum(0))
     factors = [one.prequant for one in given if one.prequant is not None]
     channels = [one.channel_max for one in given if one.channel_max is not None]
     prequant = torch.stack(factors).mean(0) if factors else None

@@ -1,4 +1,8 @@
-"""Is a quantized checkpoint right? Each weight is within half a step of the original's, and the model still speaks."""
+"""Is a quantized checkpoint right? Each weight is within half a step of the original's, and the model still speaks.
+
+Of ``int8_gptq`` a weight may move by two steps, as its error makes up for another's; there the scale must be the
+original's too. Which recipe wrote a W8A16 checkpoint is read from its ``labs.json``.
+"""
 
 from __future__ import annotations
 
@@ -17,16 +21,26 @@ from labsupport.checkpoint.layout_cut import targets
 from labsupport.checkpoint.network.build import read_rank
 from labsupport.checkpoint.network.quantized import Stored
 from labsupport.checkpoint.network.tensors import RankTensors
+from labsupport.checkpoint.quantize.arithmetic import weight_only
+from labsupport.checkpoint.quantize.compensate import REACH
 from labsupport.checkpoint.quantize.quality import kl
 from labsupport.checkpoint.quantize.source import read_whole
+from labsupport.workspace import read_record
 
 LOST = 1.5  # nats: a mean divergence that no recipe has; a wrong scale of activations or of the cache has more
 
 
-def is_rounded(config: CheckpointConfig, name: str) -> bool:
-    """Whether a weight is stored in fewer bits (with W8A16 and W4A16 it is not: trtllm-build rounds it)."""
-    at_build = config.quantization.quant_algo in QUANTIZED_AT_BUILD
-    return not at_build and name.endswith(".weight") and is_quantized(config, name.removesuffix(".weight"))
+def is_compensated(folder: Path) -> bool:
+    """Whether ``labs quantize`` moved the floats of this W8A16 checkpoint so that their errors cancel."""
+    identity = (read_record(folder) or {}).get("identity")
+    options = identity.get("options") if isinstance(identity, dict) else None
+    return isinstance(options, dict) and options.get("recipe") == "int8_gptq"
+
+
+def is_rounded(config: CheckpointConfig, name: str, *, compensated: bool = False) -> bool:
+    """Whether a weight is not the original's (with W8A16 and W4A16 it is, unless it was ``compensated``)."""
+    as_it_was = config.quantization.quant_algo in QUANTIZED_AT_BUILD and not compensated
+    return not as_it_was and name.endswith(".weight") and is_quantized(config, name.removesuffix(".weight"))
 
 
 def check_rounding(folder: Path, config: CheckpointConfig, source: FolderSource) -> tuple[int, list[Finding]]:
@@ -37,10 +51,11 @@ def check_rounding(folder: Path, config: CheckpointConfig, source: FolderSource)
     """
     compared, findings = 0, []
     alike: Counter[str] = Counter()
+    compensated = is_compensated(folder)
     for rank in range(config.mapping.files):
         stored = read_rank(folder, rank, torch.float32)
         for target in targets(config, rank):
-            if not is_rounded(config, target.name):
+            if not is_rounded(config, target.name, compensated=compensated):
                 continue
             original, module = read_whole(source, target), target.name.removesuffix(".weight")
             part = Stored(partial(_part_of, stored, module), config)
@@ -85,6 +100,12 @@ def _part_of(stored: RankTensors, module: str, part: str) -> Tensor:
 
 def _steps(stored: Stored, original: Tensor) -> float:
     """The largest distance to the original, in units of what rounding may do; above 1 something else did it."""
+    if stored.config.quantization.quant_algo in QUANTIZED_AT_BUILD:
+        meant = original.to(getattr(torch, stored.config.dtype)).float().abs().amax(1, keepdim=True)
+        if not torch.equal(stored.get("weight").float().abs().amax(1, keepdim=True), meant):
+            return float("inf")  # the kernel would find another scale
+        scale = weight_only(stored.get("weight"), 8).scale
+        return float(((stored.weight() - original).abs() / (REACH * scale * 1.05)).nan_to_num(float("inf")).max())
     prequant = stored.prequant()
     factors = torch.ones(original.shape[1]) if prequant is None else prequant
     distance = (stored.weight() * factors - original).abs()

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from labsupport.checkpoint.config import CheckpointConfig
-from labsupport.checkpoint.quantize.recipes import QuantizeOptions
+from labsupport.checkpoint.quantize.recipes import OURS, QuantizeOptions
 from labsupport.checkpoint.real_stack import SCRIPTS, stack_call
 
 SCRIPT = "examples/quantization/quantize.py"
@@ -45,7 +45,7 @@ def quantize_calls(
     Raises:
         ParameterError: that version has no script for the family.
     """
-    calls = [_by_quantize(options, config, source, output)] if options.recipe != "int4_rtn" else []
+    calls = [_by_quantize(options, config, source, output)] if options.recipe not in OURS else []
     converted = _by_convert(options, config, source, output, tensorrt_llm)
     return calls + ([converted] if converted else [])
 

@@ -1,7 +1,7 @@
 """The recipes: what is kept in how many bits, and what TensorRT-LLM calls it.
 
-Names are those of ``--qformat`` in TensorRT-LLM's ``quantize.py``; ``int4_rtn`` is ours, the same form as ``int4_awq``
-without its search, to compare with.
+Names are those of ``--qformat`` in TensorRT-LLM's ``quantize.py``, but for two of ours: ``int4_rtn`` is ``int4_awq``
+without its search, to compare with, and ``int8_gptq`` hands ``int8_wo`` better floats; both load like their namesakes.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from labsupport.checkpoint.layout_cut import sizes
 from labsupport.errors import ParameterError
 
 KvCache = Literal["none", "int8", "fp8"]
+OURS = ("int4_rtn", "int8_gptq")  # TensorRT-LLM's scripts do not make these; it loads them all the same
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ RECIPES: dict[str, Recipe] = {
     for recipe in (
         Recipe("full_prec", None, 16, 16, "no weight is quantized"),
         Recipe("int8_wo", "W8A16", 8, 16, "int8 weights, a scale a channel"),
+        Recipe("int8_gptq", "W8A16", 8, 16, "the same, rounded so that errors cancel", True),
         Recipe("int4_wo", "W4A16", 4, 16, "int4 weights, a scale a channel"),
         Recipe("int4_rtn", "W4A16_AWQ", 4, 16, "int4 weights, a scale a group, rounded to nearest", grouped=True),
         Recipe("int4_awq", "W4A16_AWQ", 4, 16, "the same, inputs that matter scaled up first", True, grouped=True),
