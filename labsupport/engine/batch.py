@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
+import numpy as np
+
 from labsupport.engine.blocks import BlockManager
 from labsupport.engine.limits import BatchingType, ExecutorConfig, Limits
 from labsupport.engine.protocol import Logits, Model
@@ -175,7 +177,7 @@ class Batch:
                 self.blocks.seal(id, active.chain(active.computed))
             if id in logits:
                 try:
-                    parents = active.accept(logits[id])
+                    parents = active.accept(_numbers(logits[id]))
                 except LabError as problem:  # of this request alone: its settings leave no token
                     self._fail({id: active}, problem)
                     continue
@@ -245,6 +247,16 @@ class Batch:
             free_num_blocks=self.blocks.available,
             slots=tuple(sorted(slots, key=lambda slot: slot.slot)),
         )
+
+
+def _numbers(logits: Logits) -> Logits:
+    if np.isnan(logits.max()):
+        raise EngineError(
+            "the model's logits are not a number",
+            why="weights or activations overflowed, or a weight file is damaged",
+            fix="labs verify CHECKPOINT runs the checkpoint against the original model",
+        )
+    return logits
 
 
 def _failure(request_id: int, problem: Exception) -> EngineError:
