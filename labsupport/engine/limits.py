@@ -43,7 +43,7 @@ class Limits:
     max_batch_size: int = 8
     max_input_len: int = 1024
     max_seq_len: int = 2048
-    max_num_tokens: int = 8192
+    max_num_tokens: int = 1024
     max_beam_width: int = 1
     gather_context_logits: bool = True
     gather_generation_logits: bool = True

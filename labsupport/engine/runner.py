@@ -120,9 +120,9 @@ class Runner:
 
 
 def _load(folder: Path) -> Model:
-    from labsupport.engine import load
+    from labsupport.engine.loaded import Engine
 
-    return load(folder)
+    return Engine(folder)
 
 
 def _limits_of(model: Model) -> Limits:
