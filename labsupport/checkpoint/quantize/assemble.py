@@ -53,12 +53,10 @@ def _whole_tensors(
         if name in found:
             continue
         if at_build or not is_quantizable(name):
-            held_as = _narrow(read_whole(source, target), dtype, target)
-            if calibration.inputs and is_quantizable(name):
-                gram = _given(whole.config, [name], calibration).gram
-                ranks = config.mapping.tp_size if name.endswith(CUT_BY_INPUTS) else 1
-                held_as = compensated(held_as, gram, ranks=ranks).to(dtype)
-            found[name] = held_as
+            floats = _narrow(read_whole(source, target), dtype, target)
+            gram = _given(whole.config, [name], calibration).gram if is_quantizable(name) else None
+            ranks = config.mapping.tp_size if name.endswith(CUT_BY_INPUTS) else 1
+            found[name] = floats if gram is None else compensated(floats, gram, ranks=ranks).to(dtype)
             continue
         names = [one for one in _share_a_scale(config, name) if one in held]
         given = _given(whole.config, names, calibration)

@@ -12,16 +12,8 @@ if TYPE_CHECKING:
     from labsupport.checkpoint.quantize.recipes import KvCache, QuantizeOptions
 
 _FOLDER = click.Path(path_type=Path)
-_RECIPES = (
-    "full_prec",
-    "int8_wo",
-    "int8_gptq",
-    "int4_wo",
-    "int4_rtn",
-    "int4_awq",
-    "int8_sq",
-    "fp8",
-)  # a test holds it to RECIPES
+# a test holds it to RECIPES
+_RECIPES = ("full_prec", "int8_wo", "int8_gptq", "int4_wo", "int4_rtn", "int4_awq", "int8_sq", "fp8")
 
 
 @click.command()
