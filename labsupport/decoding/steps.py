@@ -71,12 +71,12 @@ def top_k(logits: Array, k: int, *, keep_ties: bool = True) -> Array:
     _require(k >= 1, f"top_k {k} is below 1", "at least one token must stay", "use 1 or more, or leave the step out")
     if k >= logits.shape[-1]:
         return logits.copy()
+    smallest_kept = np.partition(logits, -k, axis=-1)[..., -k, None]
     if keep_ties:
-        smallest_kept = np.partition(logits, -k, axis=-1)[..., -k, None]
         return _only(logits, logits >= smallest_kept)
-    kept = np.zeros(logits.shape, dtype=bool)
-    np.put_along_axis(kept, _descending(logits)[..., :k], True, axis=-1)
-    return _only(logits, kept)
+    larger, equal = logits > smallest_kept, logits == smallest_kept
+    room = k - larger.sum(axis=-1, keepdims=True)
+    return _only(logits, larger | equal & (equal.cumsum(axis=-1) <= room))
 
 
 def top_p(logits: Array, p: float) -> Array:
@@ -180,18 +180,20 @@ def _peak(logits: Array) -> Array:
     return np.asarray(peak)
 
 
-def _descending(logits: Array) -> npt.NDArray[np.intp]:
-    return np.argsort(-logits, axis=-1, kind="stable")
-
-
 def _mass_and_mass_before(logits: Array, p: float) -> tuple[Array, Array]:
-    """The probability of each token, and of all likelier ones together; in float64, where a boundary is decided."""
+    """The probability of each token, and of all likelier ones together; in float64, where a boundary is decided.
+
+    The second is exact where it is below p, and 1 for tokens that are sure to lie beyond.
+    """
     _require(0 <= p <= 1, f"top_p {p} is outside 0 to 1", "it is a probability mass", "use a value such as 0.9")
-    order = _descending(logits)
     mass = softmax(np.asarray(logits, dtype=np.float64))
-    ranked = np.take_along_axis(mass, order, axis=-1)
-    before = np.empty_like(mass)
-    np.put_along_axis(before, order, np.cumsum(ranked, axis=-1) - ranked, axis=-1)
+    before = np.ones_like(mass)
+    vocabulary = mass.shape[-1]
+    for row, sums in zip(mass.reshape(-1, vocabulary), before.reshape(-1, vocabulary), strict=True):
+        # All tokens below this bound together weigh at most (1 - p) / 2, so p is reached without them: sort the others.
+        likely = np.flatnonzero(row >= (1 - p) / (2 * vocabulary))
+        order = likely[np.argsort(-row[likely], kind="stable")]
+        sums[order] = np.cumsum(row[order]) - row[order]
     return mass, before
 
 

@@ -116,7 +116,8 @@ def inverse_cdf(probs: Array, u: float) -> int:
         >>> [inverse_cdf(np.array([0.1, 0.6, 0.3]), u) for u in (0.5, 0.7, 0.95)]
         [1, 2, 0]
     """
-    order = np.argsort(-probs, kind="stable")
+    possible = np.flatnonzero(probs)  # after a cut these are few, and sorting is what takes the time
+    order = possible[np.argsort(-probs[possible], kind="stable")]
     sums = np.cumsum(probs[order], dtype=np.float64)
     return int(order[np.searchsorted(sums, u * sums[-1], side="left")])
 
