@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -427,6 +429,11 @@ def test_a_step_of_eight_costs_a_millisecond_at_most() -> None:
     print(f"overhead of a step at batch 8: median {np.median(overheads):.3f} ms, max {max(overheads):.3f} ms")
     assert len(overheads) == 198
     assert np.median(overheads) <= 1.0
+
+
+def test_the_executor_does_not_load_torch() -> None:
+    script = "import sys, labsupport.engine.executor; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
 
 
 def test_every_refusal_says_what_to_try() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from functools import cache
 from typing import Any
 
@@ -14,8 +15,9 @@ from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 
 from labsupport.decoding import all_logits, dialect, generate, log_softmax, next_logits, stream_for, token_logprobs
 from labsupport.engine.eager import EagerModel
+from labsupport.engine.executor import Executor
 from labsupport.engine.limits import CapacitySchedulerPolicy, ExecutorConfig, KvCacheConfig, Limits
-from labsupport.engine.requests import FinishReason
+from labsupport.engine.requests import FinishReason, Request
 from labsupport.engine.runner import Runner
 from labsupport.errors import EngineError, ParameterError
 
@@ -99,27 +101,28 @@ def test_beams_are_those_of_transformers(width: int, length_penalty: float) -> N
 
 def test_beams_beside_others_in_one_batch() -> None:
     [[beams]] = runner().generate(PROMPTS[:1], max_new_tokens=10, beam_width=3)
-    served = Runner(eager(), LIMITS)
-    numbers = [
-        served._executor.enqueue_request(request)
-        for request in (
-            _request(PROMPTS[0], beam_width=3),
-            _request(PROMPTS[1]),
-            _request(PROMPTS[0], beam_width=2),
-            _request(PROMPTS[2]),
-        )
-    ]
-    results = [served._results(number)[0] for number in numbers]
-    assert results[0].output_token_ids == beams.output_token_ids
-    assert [results[i].output_token_ids[0] for i in (1, 3)] == [
-        theirs(prompt, max_new_tokens=10)[0] for prompt in PROMPTS[1:3]
-    ]
+    executor = Executor(eager(), LIMITS, threaded=False)
+    wanted = [(0, 3), (1, 1), (0, 2), (2, 1)]
+    numbers = [executor.enqueue_request(Request(PROMPTS[index], 10, beam_width=width)) for index, width in wanted]
+    found = [executor.await_responses(number)[0].result_or_raise().output_token_ids for number in numbers]
+    assert found[0] == beams.output_token_ids
+    assert [found[1][0], found[3][0]] == [theirs(prompt, max_new_tokens=10)[0] for prompt in PROMPTS[1:3]]
 
 
-def _request(prompt: list[int], **more: Any) -> Any:
-    from labsupport.engine.requests import Request
+def test_threads_stream_from_one_executor() -> None:
+    found: dict[int, list[int]] = {}
+    with Executor(eager(), LIMITS) as executor:
 
-    return Request(prompt, 10, **more)
+        def client(index: int) -> None:
+            number = executor.enqueue_request(Request(PROMPTS[index], 10, streaming=True))
+            found[index] = [r.result_or_raise().output_token_ids[0][0] for r in executor.stream(number)]
+
+        threads = [threading.Thread(target=client, args=(index,)) for index in range(len(PROMPTS))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert found == {i: list(theirs(prompt, max_new_tokens=10)[0]) for i, prompt in enumerate(PROMPTS)}
 
 
 def test_scores_are_those_of_the_logits_of_transformers() -> None:

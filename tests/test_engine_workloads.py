@@ -23,7 +23,8 @@ from labsupport.engine.limits import (
 from labsupport.engine.requests import FinishReason, Request, Result
 
 VOCABULARY, LONGEST = 29, 24
-PREFIXES = [(), (1, 2, 3, 4, 5, 6, 7, 8, 9), (1, 2, 3, 4, 9, 9, 9, 9, 9, 9, 9, 9)]  # two blocks; one block in common
+# Two full blocks; the first of them, and others; the second of them behind another.
+PREFIXES = [(), (1, 2, 3, 4, 5, 6, 7, 8, 9), (1, 2, 3, 4, 9, 9, 9, 9, 9, 9, 9, 9), (0, 0, 0, 0, 5, 6, 7, 8)]
 
 samplings = st.sampled_from(
     [
@@ -58,7 +59,7 @@ def requests(draw: st.DrawFn) -> Request:
 
 workloads = st.fixed_dictionaries(
     {
-        "requests": st.lists(requests(), min_size=1, max_size=12),
+        "requests": st.lists(requests(), min_size=1, max_size=9),
         "arrivals": st.lists(st.integers(0, 30), min_size=12, max_size=12),
         "cancelled": st.dictionaries(st.integers(0, 11), st.integers(0, 40), max_size=3),
         "policy": st.sampled_from(list(CapacitySchedulerPolicy)),
