@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import threading
+import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+REST = 1.0
 
 
 class Watch:
     """Polls requests for cancellation.
 
-    A request is never asked once it has had its last answer: Triton 2.51 would end with a segmentation fault.
+    Asking is a message to the server, and Triton 2.51 dies in two races around it, so both are kept away: a request is
+    never asked once it has had its last answer, and stays in memory for ``REST`` seconds after it was asked.
 
     Args:
-        period: seconds between two looks. A client that vanished frees its slot about this much later.
+        period: seconds between two looks, and before the first. A client that vanished frees its slot this much later.
     """
 
     def __init__(self, period: float = 0.1) -> None:
         self.period = period
         self._watched: dict[int, tuple[Callable[[], bool], Callable[[], object]]] = {}
+        self._resting: deque[tuple[float, object]] = deque()
         self._number = 0
         self._change = threading.Condition()
         self._closed = False
@@ -37,6 +43,7 @@ class Watch:
         finally:
             with self._change:
                 self._watched.pop(number, None)
+                self._resting.append((time.monotonic(), is_cancelled))
 
     def close(self) -> None:
         """End the thread."""
@@ -47,19 +54,24 @@ class Watch:
     def _look(self) -> None:
         while True:
             with self._change:
-                self._change.wait_for(lambda: self._watched or self._closed)
+                self._change.wait_for(lambda: self._watched or self._resting or self._closed)
+            time.sleep(self.period)
+            with self._change:
                 if self._closed:
                     return
                 watched = list(self._watched)
+                while self._resting and self._resting[0][0] < time.monotonic() - REST:
+                    self._resting.popleft()
             for number in watched:
-                with self._change:  # held while asking: after the block, a request may no longer be asked
-                    is_cancelled, cancel = self._watched.get(number, (None, None))
-                    if is_cancelled is None or not _says(is_cancelled):
-                        continue
-                    del self._watched[number]
-                if cancel is not None:
-                    cancel()
-            threading.Event().wait(self.period)
+                self._ask(number)
+
+    def _ask(self, number: int) -> None:
+        with self._change:  # held while asking, so that the block cannot end meanwhile
+            is_cancelled, cancel = self._watched.get(number, (None, None))
+            if is_cancelled is None or cancel is None or not _says(is_cancelled):
+                return
+            del self._watched[number]
+        cancel()
 
 
 def _says(is_cancelled: Callable[[], bool]) -> bool:
