@@ -63,7 +63,7 @@ def serving(peer: Peer, threads: int = 1) -> Worker:
 
 def row(peer: str, precision: str, prefill: float, decode: float, same: int = 128) -> Row:
     one = [Spread(rate, rate, rate) for rate in (prefill, decode)]
-    return Row(peer, peer.title(), precision, *one, 1.0, 1.0, 10**9, 0.5, same, (1, 2), {"it": "1"}, "a note")
+    return Row(peer, peer.title(), precision, *one, 1.0, 1.0, 10**9, 0.5, 0.0, same, (1, 2), {"it": "1"}, "a note")
 
 
 def test_a_worker_answers_in_turn_and_only_with_its_answers(peer: ScriptPeer) -> None:
@@ -100,6 +100,7 @@ def test_all_rounds_run_and_are_written(peer: ScriptPeer, tmp_path: Path) -> Non
     (only,) = found.rows
     assert only.tokens == (4, 5, 6, 7, 8)  # of the last prompt
     assert only.same == 5
+    assert only.others >= 0
     assert only.decode.low <= only.decode.median <= only.decode.high < 1 / 0.002
     assert only.prefill.high < 2 / 0.002
     written = json.loads((tmp_path / "work/runs/engines-tiny.json").read_text())
@@ -179,8 +180,9 @@ def test_a_result_beyond_its_limit_or_far_below_is_doubtful() -> None:
     assert doubts([fine], work, LIMITS) == []
     assert len(doubts([replace(fine, prefill=Spread(6000, 6000, 6000))], work, LIMITS)) == 1
     assert doubts([replace(fine, precision="bf16", prefill=Spread(6000, 6000, 6000))], work, LIMITS) == []
-    assert "busy?" in doubts([replace(fine, decode=Spread(20.0, 5.0, 21.0))], work, LIMITS)[0]
+    assert "used 1.0 cores beside it" in doubts([replace(fine, others=1.0)], work, LIMITS)[0]
     assert "first token" in doubts([replace(fine, same=0)], work, LIMITS)[0]
+    assert doubts([replace(fine, same=0, precision="int4", decode=Spread(150.0, 150.0, 150.0))], work, LIMITS) == []
 
 
 def test_ratios_are_ours_by_the_best_other_of_the_precision() -> None:

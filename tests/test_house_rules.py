@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "repository": BASE | {"models"},
     "figures": {"errors"},
     "engine": BASE | {"models", "decoding", "checkpoint"},
-    "benchmark": BASE | {"models", "decoding", "checkpoint", "doctor"},
+    "benchmark": BASE | {"models", "decoding", "checkpoint", "doctor", "engine"},
     "labs": BASE | {"models", "decoding", "checkpoint", "figures", "doctor", "repository"},
     "cli": BASE | {"models", "decoding", "checkpoint", "figures", "doctor", "repository", "benchmark", "labs"},
     "": {"errors", "labs"},  # labsupport/__init__.py hands on start and check, lazily

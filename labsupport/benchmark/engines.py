@@ -16,13 +16,13 @@ from labsupport.benchmark.catalogue import OURS, WORKER, Peer
 from labsupport.benchmark.installing import files_of, python_of
 from labsupport.benchmark.limits import Work, doubt, work_of
 from labsupport.benchmark.machine import Limits, measure_limits
-from labsupport.benchmark.process import Worker
+from labsupport.benchmark.process import Worker, busy_seconds
 from labsupport.errors import BenchmarkError
 from labsupport.workspace import Workspace, atomic_text
 
 REST = 0.3  # seconds between engines: the threads of the one before may still spin
 SHOWN = 8  # first tokens of a row
-STEADY = 0.7  # of the median; a round below it was disturbed
+BUSY = 0.1  # cores; with more taken by others, a rate says little about the engine
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,7 @@ class Row:
         first_s: seconds of the round that is not counted, in which many engines still prepare.
         peak: bytes of resident memory at the most, with pages of mapped files.
         share: decode as a share of what the memory bandwidth allows at this precision.
+        others: cores that other programs used, the median round; a quiet machine has less than a tenth.
         same: new tokens of the last round before the first that differs from the reference's.
         tokens: the first new tokens of the last round.
     """
@@ -80,6 +81,7 @@ class Row:
     first_s: float
     peak: int
     share: float
+    others: float
     same: int
     tokens: tuple[int, ...]
     versions: dict[str, str]
@@ -188,7 +190,10 @@ def start(stack: ExitStack, peer: Peer, precision: str, files: Path, settings: S
 
 def play(one: Contender, ids: list[int], new: int) -> dict[str, Any]:
     """One round; an engine that stops early is an error, since its rate would be of another task."""
+    began, busy, own = time.perf_counter(), busy_seconds(), one.worker.cpu_seconds()
     answer = one.worker.ask({"ids": ids, "new": new})
+    others = busy_seconds() - busy - (one.worker.cpu_seconds() - own)
+    answer["others"] = max(0.0, others / (time.perf_counter() - began))
     if len(answer["tokens"]) != new:
         raise BenchmarkError(
             f"{one.name} gave {len(answer['tokens'])} tokens where {new} were asked for",
@@ -229,7 +234,7 @@ def _row(one: Contender, peak: int, reference: Contender, work: Work, limits: Li
     tokens = counted[-1]["tokens"]
     return Row(
         one.peer.name, one.peer.title, one.precision, prefill, decode, one.loaded["load_s"], first["times"][-1], peak,
-        decode.median / work.decode_limit(one.precision, limits),
+        decode.median / work.decode_limit(one.precision, limits), statistics.median(run["others"] for run in counted),
         leading(tokens, reference.rounds[-1]["tokens"]), tuple(tokens[:SHOWN]), one.loaded["versions"],
         one.loaded["note"],
     )  # fmt: skip
@@ -269,9 +274,8 @@ def doubts(rows: Sequence[Row], work: Work, limits: Limits) -> list[str]:
         found.append(doubt(f"{name} decode tok/s", row.decode.median, work.decode_limit(row.precision, limits)))
         if row.precision == "fp32":
             found.append(doubt(f"{name} prefill tok/s", row.prefill.median, work.prefill_limit(limits)))
-        if row.decode.low < STEADY * row.decode.median:
-            slow = f"{row.decode.low:.1f} tok/s in one round, {row.decode.median:.1f} in the middle one"
-            found.append(f"{name} decode: {slow}: was the machine busy?")
-        if row.same == 0:
+        if row.others > BUSY:
+            found.append(f"{name}: other programs used {row.others:.1f} cores beside it: stop them and measure again")
+        if row.same == 0 and row.precision != "int4":  # four bits may change the very first token
             found.append(f"{name}: its first token is not the reference's: is it the same model?")
     return [one for one in found if one]

@@ -7,7 +7,7 @@ from labsupport.benchmark.limits import Work
 
 HEAD = (
     f"{'engine':24}{'':5}{'prefill tok/s':>18}{'decode tok/s':>20}{'of limit':>9}{'load s':>8}{'first s':>8}"
-    f"{'peak MB':>9}{'same':>6}  first tokens"
+    f"{'peak MB':>9}{'others':>8}{'same':>6}  first tokens"
 )
 
 
@@ -28,7 +28,11 @@ def lines(found: Found) -> list[str]:
         read = work.read_bytes(precision) / 1e6
         limit = work.decode_limit(precision, limits)
         text.append(f"limit at {precision}: {limit:.0f} tok/s decode, reading {read:.0f} MB a token")
-    text += ["", f"same: new tokens before the first that differs from those of {found.reference}"]
+    text += [
+        "",
+        "others: cores that other programs used meanwhile",
+        f"same: new tokens before the first that differs from those of {found.reference}",
+    ]
     text += notes(found)
     for ratio in found.ratios:
         text.append(
@@ -42,7 +46,8 @@ def line(row: Row) -> str:
     """A row under ``HEAD``."""
     return (
         f"{row.title:24}{row.precision:5}{spread(row.prefill):>18}{spread(row.decode):>20}{row.share:9.2f}"
-        f"{row.load_s:8.1f}{row.first_s:8.1f}{row.peak / 1e6:9.0f}{row.same:6}  {' '.join(map(str, row.tokens[:4]))}"
+        f"{row.load_s:8.1f}{row.first_s:8.1f}{row.peak / 1e6:9.0f}{row.others:8.2f}{row.same:6}"
+        f"  {' '.join(map(str, row.tokens[:4]))}"
     )
 
 
