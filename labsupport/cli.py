@@ -19,6 +19,8 @@ VERBS = {
     "quantize": ("labsupport.checkpoint.quantize.commands:quantize", "Model -> TensorRT-LLM checkpoint of fewer bits."),
     "inspect": ("labsupport.checkpoint.commands:inspect", "Show what a TensorRT-LLM checkpoint holds."),
     "verify": ("labsupport.checkpoint.commands:verify", "Prove a checkpoint: structure, round trip, execution."),
+    "build": ("labsupport.engine.commands:build", "Checkpoint -> engine, compiled ahead of time."),
+    "generate": ("labsupport.engine.commands:generate", "Run a prompt through an engine."),
     "assemble": ("labsupport.repository.commands:assemble", "Engine + tokenizer -> Triton model repository."),
     "lint-repo": ("labsupport.repository.commands:lint_repo", "Pre-flight for any TensorRT-LLM model repository."),
     "bench": ("labsupport.benchmark.commands:bench", "Measure, and print what was measured."),

@@ -1,4 +1,4 @@
-"""A checkpoint -> an engine folder: check, take apart, export, compile, write. What ``trtllm-build`` does, on any machine."""
+"""A checkpoint -> an engine folder: check, take apart, export, compile, write; what ``trtllm-build`` does, anywhere."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from labsupport.engine.machine import fingerprint
 from labsupport.errors import EngineError, ParameterError
 from labsupport.workspace import Workspace, atomic_folder, atomic_text, read_record, require_space, write_record
 
-STEP, RECIPE = "build", 1
+STEP, RECIPE = "build", 2
 
 
 @dataclass(frozen=True)
@@ -110,8 +110,13 @@ def build(
     model = read_checkpoint(checkpoint)
     chosen, notes = resolve(options or BuildConfig(), model)
     folder = (output or default_output(checkpoint, device)).expanduser().resolve()
-    wanted = {"step": STEP, "recipe": RECIPE, "options": chosen.model_dump(mode="json"), "bound_to": fingerprint_for(device),
-              "inputs": {path.name: key(path) for path in inputs_of(checkpoint, model)}}  # fmt: skip
+    wanted = {
+        "step": STEP,
+        "recipe": RECIPE,
+        "options": chosen.model_dump(mode="json"),
+        "bound_to": fingerprint_for(device),
+        "inputs": {path.name: key(path) for path in inputs_of(checkpoint, model)},
+    }
     if not force and (read_record(folder) or {}) == wanted:
         return Built(folder, True, time.perf_counter() - began, read_report(folder))
     _require_ours(folder, force=force)

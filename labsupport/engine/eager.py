@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,10 +31,10 @@ class EagerModel:
 
     def __init__(self, folder: Path, *, tokens_per_block: int = 32, max_rows: int = 8) -> None:
         self.config: CheckpointConfig = read_config(folder)
-        self.network = load_network(folder)
+        self.network: Any = load_network(folder)
         self.vocab_size = self.config.vocab_size
         self.tokens_per_block, self.max_rows = tokens_per_block, max_rows
-        self._layers = [layer for stage in self.network.stages for layer in stage.layers]  # type: ignore[union-attr]
+        self._layers = [layer for stage in self.network.stages for layer in stage.layers]
 
     def new_cache(self, blocks: int) -> Cache:
         """Empty pools of ``blocks`` blocks, block 0 being scratch."""
@@ -63,13 +64,13 @@ class EagerModel:
     @torch.inference_mode()
     def _run(self, cache: Cache, tokens: list[int], positions: Tensor, table: Tensor) -> NDArray[np.float32]:
         stages = self.network.stages
-        x: Tensor = stages[0].inputs(torch.tensor([tokens]), positions)  # type: ignore[union-attr, operator]
+        x: Tensor = stages[0].inputs(torch.tensor([tokens]), positions)
         for layer, pools in zip(self._layers, cache, strict=True):
             window = _shards(layer)[0].heads.window
             x = layer(x, Paged(look_back(positions, table, self.tokens_per_block, window), pools))
         last = stages[-1]
-        x = x if last.norm is None else last.norm(x)  # type: ignore[union-attr, operator]
-        logits: Tensor = last.head(x)  # type: ignore[union-attr, operator]
+        x = x if last.norm is None else last.norm(x)
+        logits: Tensor = last.head(x)
         return np.asarray(logits[0].numpy())
 
     def _pool(self, shard: AttentionShard, blocks: int) -> Pool:

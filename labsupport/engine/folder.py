@@ -1,8 +1,8 @@
 """The engine folder: ``config.json``, and for each rank ``rank<r>.engine`` with its weights beside it.
 
 ``rank<r>.engine`` is a zip: ``engine.json`` (what it is bound to, and how the parts fit together) and the compiled
-graphs. All ranks run in one process, so the graphs lie with rank 0. ``rank<r>_managed_weights.safetensors`` has the name
-that ``trtllm-build --fast_build`` gives to weights outside an engine; it is mapped into memory and not read in.
+graphs. All ranks run in one process, so the graphs lie with rank 0. ``rank<r>_managed_weights.safetensors`` has the
+name that ``trtllm-build --fast_build`` gives to weights outside an engine; it is mapped into memory and not read in.
 
 Source of the layout: TensorRT-LLM 0.20, ``tensorrt_llm/builder.py``, ``Engine.save``.
 """

@@ -69,7 +69,7 @@ class Engine:
     def block_bytes(self) -> int:
         """Bytes of one block of the cache, over all layers."""
         numbers = sum(2 * heads * size for layer in self._layers for heads, size in layer["pools"])
-        return numbers * self.tokens_per_block * self._dtype.itemsize
+        return int(numbers * self.tokens_per_block * self._dtype.itemsize)
 
     def copy_blocks(self, cache: Cache, pairs: Sequence[tuple[int, int]]) -> None:
         """Copy the block ``source`` over the block ``target`` for each (source, target), in every layer."""
@@ -92,13 +92,14 @@ class Engine:
                 fix="labs build --gather_context_logits",
             )
         if len(tokens) == 1:  # the context's graph is for two tokens or more
-            return self.generation(cache, tokens, [start], [table])[0 if not every else slice(None)]
+            rows = self.generation(cache, tokens, [start], [table])
+            return rows if every else np.asarray(rows[0])
         positions = torch.arange(start, start + len(tokens), device=self.device)
         blocks = torch.tensor([*table, *[0] * (2 - len(table))], device=self.device)
         x = self._through_layers(CONTEXT, cache, list(tokens), positions, blocks)
         if every:
             return self._logits(CONTEXT, x)
-        return self._logits("1", x[:, -1:].contiguous())[0]
+        return np.asarray(self._logits("1", x[:, -1:].contiguous())[0])
 
     def generation(
         self, cache: Cache, tokens: Sequence[int], positions: Sequence[int], tables: Sequence[Sequence[int]]
@@ -138,9 +139,11 @@ class Engine:
 
     def _way_in(self, weights: dict[str, Tensor]) -> Inputs:
         team = Team(range(self.config.mapping.tp_size))
-        tables = [[weights[f"inputs.{kind}.tables.{rank}"] for rank in team.ranks if f"inputs.{kind}.tables.{rank}" in weights]
-                  for kind in ("tokens", "positions")]  # fmt: skip
-        return make_inputs(self.config, *tables, team)
+        tokens, positions = (
+            [weights[name] for rank in team.ranks if (name := f"inputs.{kind}.tables.{rank}") in weights]
+            for kind in ("tokens", "positions")
+        )
+        return make_inputs(self.config, tokens, positions, team)
 
     def _load(self, names: Sequence[str]) -> dict[str, Any]:
         with unpacked(self.folder) as place:

@@ -1,8 +1,8 @@
 """The paged KV cache as attention sees it: new keys and values go into blocks, and a table tells which to look through.
 
 A pool holds blocks of ``tokens_per_block`` tokens. A sequence owns some blocks, in any order; its *table* lists them,
-so that position p lies in block ``table[p // tokens_per_block]`` at offset ``p % tokens_per_block``. Block 0 is scratch:
-rows that only fill up a batch write there, and nobody reads it.
+so that position p lies in block ``table[p // tokens_per_block]`` at offset ``p % tokens_per_block``. Block 0 is
+scratch: rows that only fill up a batch write there, and nobody reads it.
 
 Source: Kwon et al. 2023, PagedAttention, arXiv 2309.06180; TensorRT-LLM calls the table ``kv_cache_block_offsets``.
 """
@@ -85,11 +85,13 @@ class Paged:
 def _together(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, heads: Heads) -> Tensor:
     """Many tokens of one sequence: matrix products. q [tokens, queries, size]; k, v [n, keys, size]."""
     tokens = q.shape[0]
-    grouped = q.unflatten(1, (heads.keys, -1)).permute(1, 2, 0, 3).flatten(1, 2).float()  # [keys, group * tokens, size]
+    grouped = (
+        torch.unflatten(q, 1, (heads.keys, -1)).permute(1, 2, 0, 3).flatten(1, 2).float()
+    )  # [keys, group * tokens, size]
     scores = grouped @ k.float().permute(1, 2, 0)
-    weights = _weights(scores.unflatten(1, (-1, tokens)), bias, heads).flatten(1, 2)
+    weights = _weights(torch.unflatten(scores, 1, (-1, tokens)), bias, heads).flatten(1, 2)
     mixed = weights @ v.float().permute(1, 0, 2)
-    return mixed.unflatten(1, (-1, tokens)).permute(2, 0, 1, 3).flatten(1, 2).to(q.dtype)
+    return torch.unflatten(mixed, 1, (-1, tokens)).permute(2, 0, 1, 3).flatten(1, 2).to(q.dtype)
 
 
 def _each_its_own(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, heads: Heads) -> Tensor:
@@ -97,7 +99,7 @@ def _each_its_own(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, heads: Heads) -
 
     q [rows, queries, size]; k, v [rows, n, keys, size].
     """
-    grouped = q.unflatten(1, (heads.keys, -1)).float()  # [rows, keys, group, size]
+    grouped = torch.unflatten(q, 1, (heads.keys, -1)).float()  # [rows, keys, group, size]
     scores = (grouped[:, None] * k[:, :, :, None].float()).sum(-1)  # [rows, n, keys, group]
     weights = _weights(scores.permute(0, 2, 3, 1), bias[:, None, None], heads).permute(0, 3, 1, 2)
     mixed = (weights[..., None] * v[:, :, :, None].float()).sum(1)

@@ -1,8 +1,8 @@
 """Matrix products as the engine computes them: matrix by matrix for a prompt, row by row for a token.
 
-One token against a matrix [out, in] does two operations a weight, so it runs as fast as weights can be read. A library's
-matrix product is made for many rows; for a few rows a plain loop over the weights, written here as a product and a sum,
-is compiled into just the reading. Several rows share each weight that was read: their sums sit in one loop.
+One token against a matrix [out, in] does two operations a weight, so it runs as fast as weights can be read. The
+product of a library is made for many rows; for a few rows a plain loop over the weights, written here as a product and
+a sum, is compiled into just the reading. Several rows share each weight that was read: their sums sit in one loop.
 
 Weights of fewer bits lie packed in 32-bit words. A word is loaded once; each of its numbers is cut out by a mask, which
 leaves it ``256 ** j`` (or ``16 ** j``) too large. The activations are made as much smaller beforehand, and nothing is
@@ -56,7 +56,7 @@ class Product(nn.Module):
             return self.many(x, self.restored(x.dtype), self.bias)
         rows = settled(x.flatten(0, -2).float())
         y = self.rows(rows).to(x.dtype)
-        return (y if self.bias is None else y + self.bias).unflatten(0, x.shape[:-1])
+        return torch.unflatten(y if self.bias is None else y + self.bias, 0, x.shape[:-1])
 
     def rows(self, x: Tensor) -> Tensor:
         """float32 [rows, in] -> float32 [rows, out], without the bias."""
@@ -99,6 +99,7 @@ class PackedProduct(Product):
 
     words: Tensor
     scale: Tensor
+    shrink: Tensor
     prequant: Tensor | None
 
     def __init__(
@@ -109,35 +110,38 @@ class PackedProduct(Product):
         self.register_buffer("words", pack(whole))
         self.register_buffer("scale", whole.scale.contiguous())
         self.register_buffer("prequant", prequant)
+        self.register_buffer("shrink", torch.tensor([2.0 ** (-whole.bits * j) for j in range(self.each)]))
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x if self.prequant is None else x * self.prequant)
 
     def rows(self, x: Tensor) -> Tensor:
-        words, scale = self.words.view(torch.int32), self.scale
-        cut = [(words & mask).float() for mask in masks(self.bits)]
-        lanes = x.unflatten(-1, (scale.shape[1], self.each, -1))  # [rows, groups, numbers of a word, words]
-        sums = []
-        for row in lanes:
-            small = [settled(row[:, j] * 2.0 ** (-self.bits * j)) for j in range(self.each)]
-            total = cut[0] * small[0]
-            for number, x_j in zip(cut[1:], small[1:], strict=True):
-                total = total + number * x_j
-            shift = settled(self.offset * row[:, :-1].sum((1, 2)))  # the topmost number is read with its sign
-            sums.append((total * scale[:, :, None]).sum((1, 2)) - (scale * shift).sum(-1))
+        scale, groups = self.scale, self.scale.shape[1]
+        lanes = torch.unflatten(x, -1, (groups, self.each, -1))  # [rows, groups, numbers of a word, words]
+        small = settled(lanes * self.shrink[:, None])
+        above = settled(self.offset * lanes[:, :, :-1].sum((2, 3)))  # the topmost number is read with its sign
+        cut, sums = self._cut(), []
+        for row, shift in zip(small, above, strict=True):
+            total = cut[0] * row[:, 0]
+            for j in range(1, self.each):
+                total = total + cut[j] * row[:, j]
+            if groups == 1:
+                sums.append((total.sum((1, 2)) - shift) * scale[:, 0])
+            else:
+                sums.append((total * scale[:, :, None]).sum((1, 2)) - (scale * shift).sum(-1))
         return torch.stack(sums)
 
     def restored(self, dtype: torch.dtype) -> Tensor:
-        words = self.words.view(torch.int32)
-        top = self.each - 1
         planes = [
-            (words >> (self.bits * j))
-            if j == top
-            else ((words >> (self.bits * j)) & (2 * self.offset - 1)) - self.offset
-            for j in range(self.each)
+            number * self.shrink[j] - (self.offset if j < self.each - 1 else 0) for j, number in enumerate(self._cut())
         ]
-        values = torch.stack(planes, dim=2).float()  # [out, groups, numbers of a word, words]
+        values = torch.stack(planes, dim=2)  # [out, groups, numbers of a word, words]
         return (values * self.scale[:, :, None, None]).flatten(1).to(dtype)
+
+    def _cut(self) -> list[Tensor]:
+        """Number j of every word, ``2 ** (bits * j)`` times too large, all but the topmost with ``offset`` added."""
+        words = self.words.view(torch.int32)
+        return [(words & mask).float() for mask in masks(self.bits)]
 
 
 def masks(bits: int) -> list[int]:
@@ -159,7 +163,7 @@ def pack(whole: Quantized) -> Tensor:
     All but the topmost are stored with ``2 ** (bits - 1)`` added, so that a mask gives them unsigned.
     """
     each, groups = 32 // whole.bits, whole.scale.shape[1]
-    numbers = whole.values.to(torch.int64).unflatten(1, (groups, each, -1))
+    numbers = torch.unflatten(whole.values.to(torch.int64), 1, (groups, each, -1))
     numbers[:, :, :-1] += 1 << (whole.bits - 1)
     numbers[:, :, -1] &= (1 << whole.bits) - 1
     shifts = torch.arange(each)[:, None] * whole.bits
@@ -172,7 +176,7 @@ def packs(algo: str | None, columns: int, groups: int) -> bool:
     return algo in WHOLE and columns // groups % (4 if algo == "W8A16" else 8) == 0
 
 
-def engine_quantized(many: Many) -> Callable[[Stored, "Tensor | None", torch.dtype], Linear | PackedProduct]:
+def engine_quantized(many: Many) -> Callable[[Stored, Tensor | None, torch.dtype], Linear | PackedProduct]:
     """Makes the engine's layer of what a quantized module of a checkpoint holds; see ``RankTensors.quantized``.
 
     Weight-only forms keep their whole numbers. FP8 and SmoothQuant, whose activations are rounded too, run restored, as
