@@ -308,6 +308,12 @@ def test_the_container_decides_what_is_right(tmp_path: Path) -> None:
         lint(repo, "24.13")
 
 
+def test_an_engine_of_the_labs_has_no_version_to_compare(tmp_path: Path) -> None:
+    repo = good(tmp_path / "r")
+    engine(repo, version="labs-0.1.0")
+    assert lint(repo) == []
+
+
 def test_what_is_no_repository_is_said(tmp_path: Path) -> None:
     with pytest.raises(RepositoryError, match="holds no model"):
         lint(tmp_path)
@@ -327,6 +333,7 @@ def test_every_pain_is_one_of_the_list() -> None:
     pains = json.loads((Path(__file__).parents[1] / "data" / "pains.json").read_text())["pains"]
     assert [pain["number"] for pain in pains] == list(range(1, 31))
     assert {rule.pain for rule in RULES} <= {pain["number"] for pain in pains}
+    assert all(pain["threads"] for pain in pains)
 
 
 def test_the_command(tmp_path: Path) -> None:
@@ -337,6 +344,7 @@ def test_the_command(tmp_path: Path) -> None:
     assert done.exit_code == 1
     assert "error: tensorrt_llm/config.pbtxt:" in done.output
     assert "you would see:" in done.output
+    assert "as in: triton-inference-server/tensorrtllm_backend#140" in done.output
     found = json.loads(CliRunner().invoke(labs, ["lint-repo", "--json", str(repo)]).output)["findings"]
     assert [(one["rule"], one["pain"], one["fixable"]) for one in found] == [("beam-width", 16, True)]
     fixed = CliRunner().invoke(labs, ["lint-repo", "--fix", str(repo)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import json
 import threading
 import time
@@ -17,6 +18,7 @@ from repositories_made import MAKERS, tokenizer, tokenizer_folder
 
 from labsupport.models import DEFAULT_MODEL, fetch
 from labsupport.repository.assemble import PACKAGED, model_files
+from labsupport.repository.contract import CLIENT_NAMES, ENCODED_NAMES, INPUTS, OUTPUTS, PROMPT_NAMES
 from labsupport.repository.models.preprocessing.prompts import encode, messages_in
 from labsupport.repository.models.preprocessing.words import bias_row, pack_words, unpack_words
 from labsupport.repository.models.shared.tokenizer_folder import asset, end_ids, flag, load_tokenizer, string
@@ -289,3 +291,26 @@ def test_models_import_only_what_the_container_has(name: str) -> None:
             named += [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
             assert {one.split(".")[0] for one in named} <= ALLOWED | STANDARD | beside, path
     assert (PACKAGED / name / "model.py") == files[0]
+
+
+def constants(path: Path) -> dict[str, Any]:
+    """The literals that a module gives names to, without running it."""
+    found = {}
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            with contextlib.suppress(ValueError):
+                found[node.targets[0].id] = ast.literal_eval(node.value)
+    return found
+
+
+def test_the_bls_speaks_the_contract() -> None:
+    """It cannot import the contract inside the container, so it says the names again."""
+    said = constants(PACKAGED / "tensorrt_llm_bls" / "model.py")
+    assert said["TO_PREPROCESSING"] == PROMPT_NAMES
+    decoder = {"DECODER_INPUT_ID", "REQUEST_DECODER_INPUT_LEN"}  # for encoder-decoder models only
+    assert said["FROM_PREPROCESSING"] == {key: name for key, name in ENCODED_NAMES.items() if key not in decoder}
+    assert said["RENAMED"] == {key: name for key, name in CLIENT_NAMES.items() if key != name}
+    outputs = {tensor.name for tensor in OUTPUTS["tensorrt_llm"]}
+    assert {*said["ALWAYS"], *(name for names in said["ON_REQUEST"].values() for name in names)} <= outputs
+    inputs = {tensor.name for tensor in INPUTS["tensorrt_llm_bls"]}
+    assert set(said["NOT_SERVED"]) <= inputs

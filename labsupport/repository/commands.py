@@ -43,8 +43,8 @@ def assemble(
 ) -> None:
     """Write a Triton model repository for ENGINE, and print its folder.
 
-    Relative paths in it start at the repository, so start the server there: cd FOLDER && tritonserver
-    --model-repository . Or give --mounted-at the place where a container will see it.
+    Paths in it start at the repository, so start the server there and name the models, as
+    docker/scripts/serve_repository.sh does; or give --mounted-at the place where a container will see it.
     """
     from labsupport.repository.assemble import assemble as make
     from labsupport.repository.engine_config import read_engine

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 from labsupport.repository.lint.repo import Repo
+from labsupport.workspace import data_folder
 
 Level = Literal["error", "warning"]
 
@@ -58,7 +61,8 @@ class Finding:
         mark = "  (--fix does it)" if self.hit.fix else ""
         return (
             f"{self.rule.level}: {self.hit.where}: {self.rule.name}\n  you would see: {self.rule.symptom}\n"
-            f"  because: {self.hit.cause}\n  try: {self.hit.mend}{mark}"
+            f"  because: {self.hit.cause}\n  try: {self.hit.mend}{mark}\n"
+            f"  as in: {', '.join(threads(self.rule.pain)[:3])}"
         )
 
     def to_json(self) -> dict[str, object]:
@@ -66,6 +70,7 @@ class Finding:
         return {
             "rule": self.rule.name,
             "pain": self.rule.pain,
+            "threads": threads(self.rule.pain),
             "level": self.rule.level,
             "where": self.hit.where,
             "symptom": self.rule.symptom,
@@ -73,6 +78,13 @@ class Finding:
             "mend": self.hit.mend,
             "fixable": self.hit.fix is not None,
         }
+
+
+@cache
+def threads(pain: int) -> list[str]:
+    """Where people tell of a pain, as ``owner/repository#number``."""
+    pains = json.loads((data_folder() / "pains.json").read_text(encoding="utf-8"))["pains"]
+    return [str(thread) for one in pains if one["number"] == pain for thread in one["threads"]]
 
 
 RULES: list[Rule] = []

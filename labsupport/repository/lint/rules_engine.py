@@ -47,7 +47,8 @@ def _engine_missing(repo: Repo) -> Iterator[Hit]:
 @rule("engine-version", pain=3, symptom="the engine's version tag does not match, or a config key is unknown, at load")
 def _engine_version(repo: Repo) -> Iterator[Hit]:
     for model, engine in _with_engine(repo):
-        if version_key(engine.version) != version_key(repo.container.tensorrt_llm):
+        built = version_key(engine.version)  # nothing for an engine of the labs: TensorRT-LLM never sees it
+        if built and built != version_key(repo.container.tensorrt_llm):
             fitting = load_compatibility().holding(engine.version)
             other = f", or serve with {fitting[-1].tag}" if fitting else ""
             yield Hit(

@@ -133,7 +133,7 @@ def _renamed_tensor(repo: Repo) -> Iterator[Hit]:
                 )
 
 
-@rule("missing-tensor", pain=15, symptom='"unexpected inference input" for a client that is right')
+@rule("missing-tensor", pain=15, level="warning", symptom='"unexpected inference input" for a client that is right')
 def _missing_tensor(repo: Repo) -> Iterator[Hit]:
     version = repo.container.tensorrt_llm
     for model in repo.readable(*MODELS):
