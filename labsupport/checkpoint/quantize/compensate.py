@@ -41,7 +41,7 @@ def compensated(weight: Tensor, gram: Tensor, bits: int = 8, ranks: int = 1) -> 
     half = 2 ** (bits - 1)
     order = gram.diagonal().argsort(descending=True)
     each = weight.shape[1] // ranks
-    scale = weight.float().unflatten(1, (ranks, each)).abs().amax(2) / half
+    scale = weight.float().reshape(len(weight), ranks, each).abs().amax(2) / half
     scale = torch.where(scale == 0, 1.0, scale).repeat_interleave(each, 1)[:, order]
     left = weight.float()[:, order] / scale  # in steps; changes as losses are passed on
     low, high = _allowed(left, half)
@@ -74,4 +74,5 @@ def _factor(gram: Tensor) -> Tensor:
     wide = gram.double()
     wide = wide + DAMPING * wide.diagonal().mean() * torch.eye(len(wide), dtype=torch.float64)
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(wide))
-    return torch.linalg.cholesky(inverse, upper=True).float()
+    factor: Tensor = torch.linalg.cholesky(inverse, upper=True)
+    return factor.float()

@@ -66,6 +66,6 @@ def _listener(name: str, found: dict[str, Tensor]) -> Any:
             weighted = x * gradient.flatten(0, -2).square().sum(-1, keepdim=True)
             found[name] = found.get(name, 0) + x.T @ weighted
 
-        output.register_hook(weigh)
+        output.register_hook(weigh)  # type: ignore[no-untyped-call]
 
     return hook
