@@ -68,6 +68,28 @@ def bench_engines(
         click.echo(text)
 
 
+@bench.command("gpu")
+@click.argument("shapes", nargs=-1)
+@click.option("--batch", "batches", multiple=True, type=int, help="Sequences of a step.  [default: 1, 8 and 64]")
+@click.option("--output", type=click.Path(path_type=Path), help="Where the recording is written, as JSON.")
+def bench_gpu(shapes: tuple[str, ...], batches: tuple[int, ...], output: Path | None) -> None:
+    """Our engine on this GPU, with random weights of the SHAPES (default: smollm2-135m-instruct and llama-3.1-8b)."""
+    from tempfile import TemporaryDirectory
+
+    from labsupport.benchmark.gpu_decode import measure
+    from labsupport.engine.build import fingerprint_for
+    from labsupport.workspace import Workspace, atomic_text
+
+    fingerprint_for("cuda")
+    root = Workspace.current().root
+    root.mkdir(parents=True, exist_ok=True)
+    names = shapes or ("smollm2-135m-instruct", "llama-3.1-8b")
+    with TemporaryDirectory(dir=root) as place:
+        found = measure(names, batches or (1, 8, 64), Path(place), lambda line: click.echo(line))
+    if output:
+        atomic_text(output, json.dumps(found, indent=2) + "\n")
+
+
 def chosen(names: str | None) -> list[Peer]:
     """The peers of a list joined by commas; all of them for None.
 

@@ -1,7 +1,8 @@
 """From a part of the network to machine code, ahead of time: ``torch.export``, then AOTInductor.
 
 Three graphs of each kind: ``context`` runs any number of tokens of one sequence, ``1`` and ``8`` run one token of so
-many sequences. A step with fewer sequences than a graph has rows is filled up; one with more is run in turns.
+many sequences; on a GPU there is ``64`` too. A step with fewer sequences than a graph has rows is filled up; one with
+more is run in turns.
 
 Source: PyTorch 2.13, ``torch.export`` and ``torch._inductor.aoti_compile_and_package``.
 """
@@ -29,13 +30,14 @@ from labsupport.engine.parts import HeadGraph, LayerGraph, Part, Parts
 from labsupport.engine.products import Many, for_few_rows
 
 CONTEXT = "context"
-ROWS = (1, 8)  # sequences of a generation graph
+ROWS = {"cpu": (1, 8), "cuda": (1, 8, 64)}  # sequences of a generation graph
+FEW = {"cpu": (1, 8), "cuda": (1,)}  # of these the loops of ``products`` are faster than the library
 OPTIONS: dict[str, dict[str, Any]] = {
     "cpu": {
         "aot_inductor.package_constants_in_so": False,
         "cpp.enable_floating_point_contract_flag": "fast",  # a product and a sum may be one instruction
     },
-    "cuda": {"aot_inductor.package_constants_in_so": False},
+    "cuda": {"aot_inductor.package_constants_in_so": False, "coordinate_descent_tuning": True},
 }
 
 
@@ -69,9 +71,15 @@ class Compiled:
     seconds: float
 
 
-def rows_of(options: BuildConfig) -> tuple[int, ...]:
-    """The generation graphs that an engine needs: one row, and eight where it serves several."""
-    return ROWS if options.max_rows > 1 else ROWS[:1]
+def rows_of(options: BuildConfig, device: str) -> tuple[int, ...]:
+    """The generation graphs that an engine needs: one row, and more where it serves several.
+
+    Example:
+        >>> rows_of(BuildConfig(max_batch_size=4), "cpu"), rows_of(BuildConfig(max_batch_size=16), "cuda")
+        ((1, 8), (1, 8, 64))
+    """
+    below = [rows for rows in ROWS[device] if rows < options.max_rows]
+    return ROWS[device][: len(below) + 1]
 
 
 def products(device: str, dtype: str) -> Many:
@@ -91,9 +99,9 @@ def export_graphs(parts: Parts, options: BuildConfig) -> list[Exported]:
     kinds = {part.kind: part for part in parts.layers}
     jobs: list[tuple[str, Callable[[], Any]]] = []
     for part in kinds.values():
-        for form in (CONTEXT, *rows_of(options)):
+        for form in (CONTEXT, *rows_of(options, parts.device)):
             jobs.append((f"{part.kind}.{form}", lambda part=part, form=form: _export_layer(parts, part, options, form)))  # type: ignore[misc]
-    head_forms = ([CONTEXT] if options.gather_context_logits else []) + list(rows_of(options))
+    head_forms = ([CONTEXT] if options.gather_context_logits else []) + list(rows_of(options, parts.device))
     for form in head_forms:
         jobs.append((f"head.{form}", lambda form=form: _export_head(parts, form)))  # type: ignore[misc]
     found = []
@@ -126,7 +134,7 @@ def _export_layer(parts: Parts, part: Part, options: BuildConfig, form: Any) -> 
         tokens = torch.export.Dim("tokens", min=2, max=1 << 16)
         dynamic = [{1: tokens}, {0: tokens}, {0: tokens}, {0: tokens}, {0: blocks}, {0: tokens, 1: keys}]
     dynamic += [*({0: pooled} for _ in pools), *({} for _ in part.names)]
-    for_few_rows(part.module, form != CONTEXT)
+    for_few_rows(part.module, form in FEW[parts.device])
     inputs = (x, at.positions, at.block, at.offset, at.table, at.bias, *pools, *part.weights())
     return _export(LayerGraph(part), inputs, (*dynamic[:6], tuple(dynamic[6:])))
 
@@ -137,7 +145,7 @@ def _export_head(parts: Parts, form: Any) -> torch.export.ExportedProgram:
     rows = 5 if form == CONTEXT else form
     x = torch.zeros(1, rows, parts.config.hidden_size, dtype=getattr(torch, parts.config.dtype), device=_device(part))
     first: dict[int, Any] = {1: torch.export.Dim("tokens", min=2, max=1 << 16)} if form == CONTEXT else {}
-    for_few_rows(part.module, form != CONTEXT)
+    for_few_rows(part.module, form in FEW[parts.device])
     return _export(HeadGraph(part), (x, *part.weights()), (first, tuple({} for _ in part.names)))
 
 

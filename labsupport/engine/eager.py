@@ -34,7 +34,7 @@ class EagerModel:
         self.network: Any = load_network(folder)
         self.vocab_size = self.config.vocab_size
         self.tokens_per_block, self.max_rows = tokens_per_block, max_rows
-        self._layers = [layer for stage in self.network.stages for layer in stage.layers]
+        self._layers: list[nn.Module] = [layer for stage in self.network.stages for layer in stage.layers]
 
     def new_cache(self, blocks: int) -> Cache:
         """Empty pools of ``blocks`` blocks, block 0 being scratch."""

@@ -15,6 +15,7 @@ from labsupport.checkpoint.network.build import make_inputs
 from labsupport.checkpoint.network.model import Inputs
 from labsupport.checkpoint.network.parallel import Team
 from labsupport.engine.compile import CONTEXT
+from labsupport.engine.cuda_graph import Captured, Step, bucket
 from labsupport.engine.eager import Cache, pad_tables
 from labsupport.engine.folder import read_config, read_manifest, read_weights, unpacked
 from labsupport.engine.machine import require_same
@@ -56,6 +57,7 @@ class Engine:
         self._head = [weights[f"head.{name}"] for name in manifest.names["head"]]
         self._inputs = self._way_in(weights)
         self._graphs = self._load(manifest.graphs)
+        self._captured: dict[tuple[int, int, int], Captured] = {}
         self._rows = sorted(int(name.removeprefix("head.")) for name in manifest.graphs if name[5:].isdigit())
         self._dtype: torch.dtype = getattr(torch, self.config.dtype)
 
@@ -96,28 +98,41 @@ class Engine:
             return rows if every else np.asarray(rows[0])
         positions = torch.arange(start, start + len(tokens), device=self.device)
         blocks = torch.tensor([*table, *[0] * (2 - len(table))], device=self.device)
-        x = self._through_layers(CONTEXT, cache, list(tokens), positions, blocks)
+        x = self._through_layers(CONTEXT, cache, torch.tensor([tokens], device=self.device), positions, blocks)
         if every:
-            return self._logits(CONTEXT, x)
-        return np.asarray(self._logits("1", x[:, -1:].contiguous())[0])
+            return _numbers(self._logits(CONTEXT, x))
+        return np.asarray(_numbers(self._logits("1", x[:, -1:].contiguous()))[0])
 
     def generation(
         self, cache: Cache, tokens: Sequence[int], positions: Sequence[int], tables: Sequence[Sequence[int]]
     ) -> NDArray[np.float32]:
         """One token for each of several sequences -> logits [rows, vocab]."""
-        width, found = max(2, *map(len, tables)) if len(tables) > 1 else max(2, len(tables[0])), []
+        width = max(2, *map(len, tables)) if len(tables) > 1 else max(2, len(tables[0]))
+        width, found = width if self.device == "cpu" else bucket(width), []
         for first, size in _in_turns(len(tokens), self._rows):
             rows = slice(first, first + size)
             fill = [0] * (size - len(tokens[rows]))
-            at = torch.tensor([*positions[rows], *fill], device=self.device)
-            table = pad_tables(tables[rows], size, width).to(self.device)
-            x = self._through_layers(str(size), cache, [*tokens[rows], *fill], at, table)
-            found.append(self._logits(str(size), x)[: len(tokens[rows])])
+            at, ids = torch.tensor([*positions[rows], *fill]), torch.tensor([[*tokens[rows], *fill]])
+            step = self._step(cache, size, width)
+            found.append(_numbers(step(ids, at, pad_tables(tables[rows], size, width)))[: len(tokens[rows])])
         return found[0] if len(found) == 1 else np.concatenate(found)
 
+    def _step(self, cache: Cache, rows: int, width: int) -> Step:
+        """One token for ``rows`` sequences; on a GPU recorded once for each cache, number of rows and of blocks."""
+
+        def step(tokens: Tensor, positions: Tensor, table: Tensor) -> Tensor:
+            return self._logits(str(rows), self._through_layers(str(rows), cache, tokens, positions, table))
+
+        if self.device == "cpu":
+            return step
+        key = (id(cache), rows, width)
+        if key not in self._captured:
+            self._captured[key] = Captured(step, rows, width)
+        return self._captured[key]
+
     @torch.inference_mode()
-    def _through_layers(self, form: str, cache: Cache, tokens: list[int], positions: Tensor, table: Tensor) -> Tensor:
-        x: Tensor = self._inputs(torch.tensor([tokens], device=self.device), positions)
+    def _through_layers(self, form: str, cache: Cache, tokens: Tensor, positions: Tensor, table: Tensor) -> Tensor:
+        x: Tensor = self._inputs(tokens, positions)
         seen: dict[int | None, Lookback] = {}
         for layer, pools, weights in zip(self._layers, cache, self._weights, strict=True):
             window = layer["window"]
@@ -130,9 +145,9 @@ class Engine:
         return x
 
     @torch.inference_mode()
-    def _logits(self, form: str, x: Tensor) -> NDArray[np.float32]:
+    def _logits(self, form: str, x: Tensor) -> Tensor:
         logits: Tensor = self._graphs[f"head.{form}"].run([x, *self._head])[0]
-        return np.asarray(logits[0].cpu().numpy())
+        return logits[0]
 
     def _pool(self, blocks: int, heads: int, size: int) -> Tensor:
         return torch.zeros(blocks, self.tokens_per_block, heads, size, dtype=self._dtype, device=self.device)
@@ -148,6 +163,10 @@ class Engine:
     def _load(self, names: Sequence[str]) -> dict[str, Any]:
         with unpacked(self.folder) as place:
             return {name: _loader(place / f"{name}.pt2") for name in names}
+
+
+def _numbers(logits: Tensor) -> NDArray[np.float32]:
+    return np.asarray(logits.cpu().numpy())
 
 
 def _loader(package: Path) -> Any:

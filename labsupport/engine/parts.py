@@ -73,6 +73,11 @@ class Parts:
     layers: tuple[Part, ...]
     head: Part
 
+    @property
+    def device(self) -> str:
+        """``cpu`` or ``cuda``."""
+        return self.head.weights()[0].device.type
+
 
 class LayerGraph(nn.Module):
     """What is exported of a layer: everything that differs from call to call, and from layer to layer, is an input."""
