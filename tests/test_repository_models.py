@@ -278,7 +278,19 @@ def test_a_client_that_goes_away_is_noticed_once() -> None:
 
 
 ALLOWED = {"triton_python_backend_utils", "numpy", "transformers", "tokenizers", "__future__"}
-STANDARD = {"json", "os", "pathlib", "re", "threading", "traceback", "uuid", "collections", "contextlib", "typing"}
+STANDARD = {
+    "json",
+    "os",
+    "pathlib",
+    "re",
+    "threading",
+    "time",
+    "traceback",
+    "uuid",
+    "collections",
+    "contextlib",
+    "typing",
+}
 
 
 @pytest.mark.parametrize("name", ["preprocessing", "postprocessing", "tensorrt_llm_bls"])
