@@ -12,6 +12,7 @@ import numpy as np
 
 from labsupport.figures import LabFigure, small_multiples
 from labsupport.figures.beams import Candidate, beam_tree, underflow_curve
+from labsupport.figures.build import Span, Step, budget, timeline
 from labsupport.figures.cache import Gauge, shared_heads, step_triangle
 from labsupport.figures.distributions import (
     Stage,
@@ -219,6 +220,35 @@ def caches() -> dict[str, LabFigure]:
     }
 
 
+def builds() -> dict[str, LabFigure]:
+    parts = [("weights", 13.48, "kept"), ("promised cache", 8.59, "cached"), ("activations", 0.5, "generated"),
+             ("CUDA, libraries", 1.0, "")]  # fmt: skip
+    large = [Step(name, 2.5 * size, role) for name, size, role in parts]
+    card = {"capacity": 25.76, "device": "24 GB RTX 4090"}
+    return {
+        "build_timeline": timeline(
+            [
+                Span("read", 0.1, 0.1),
+                Span("export", 0.2, 8.3),
+                Span("compile layer.context", 8.5, 30.4, "prompt"),
+                Span("compile layer.1", 8.5, 26.1, "generated"),
+                Span("compile head.1", 34.6, 12.9, "generated"),
+            ],
+            title="one build",
+            alt="Five phases on one clock: two compilers run at once from 8.5 s on, the last ends at 47.5 s.",
+        ),
+        "budget": budget([Step(*part) for part in parts], **card, alt="Four items end at 23.6 GB, left of 25.8 GB."),
+        "budget_panels": small_multiples(
+            [
+                budget([Step(*part) for part in parts], **card, alt="Four items end at 23.6 GB, left of 25.8 GB."),
+                budget(large, **card, title="2.5 x", alt="Four items end at 58.9 GB, far right of 25.8 GB."),
+            ],
+            titles=["as it is", "2.5 times as large"],
+            alt="Two budgets: 23.6 GB fit into 25.8 GB, 58.9 do not.",
+        ),
+    }
+
+
 def panels() -> dict[str, LabFigure]:
     grid = []
     for t in (0.2, 0.7, 1.0, 2.0):
@@ -232,7 +262,7 @@ def panels() -> dict[str, LabFigure]:
 
 def gallery() -> dict[str, LabFigure]:
     """Name -> figure, for all figure functions."""
-    return {**distributions(), **search(), **inside(), **diagrams(), **caches(), **panels()}
+    return {**distributions(), **search(), **inside(), **diagrams(), **caches(), **builds(), **panels()}
 
 
 if __name__ == "__main__":
