@@ -1,6 +1,6 @@
 """Our engine on a GPU: shapes with random weights, built and run, beside the same network without a build.
 
-A step of decoding is timed as one CUDA graph, and a second time from Python, with tokens going in and logits coming out.
+A step of decoding is timed as one CUDA graph, and a second time from Python, with tokens going in and logits out.
 The limit of one sequence is the memory: every weight but the embedding is read once a token.
 """
 
@@ -24,7 +24,7 @@ from labsupport.checkpoint.random_weights import random_checkpoint
 from labsupport.doctor.shapes import known_shapes
 from labsupport.engine.build import build
 from labsupport.engine.build_config import build_config
-from labsupport.engine.compile import products
+from labsupport.engine.export import products
 from labsupport.engine.cuda_graph import Captured
 from labsupport.engine.loaded import Engine
 from labsupport.engine.paged import Paged, look_back
@@ -98,7 +98,7 @@ def measure(names: Sequence[str], batches: Sequence[int], folder: Path, say: Cal
         checkpoint = random_checkpoint(config_of(name), folder / "checkpoint", device="cuda")
         model = config_of(name)
         options = build_config(max_batch_size=max(batches), max_seq_len=2048)
-        done = build(checkpoint, options, output=folder / "engine", device="cuda", workers=8, force=True)
+        done = build(checkpoint, options, output=folder / "engine", device="cuda", workers=8, force=True, progress=say)
         engine = Engine(done.folder)
         read = sum(tensor.nbytes for weights in (*engine._weights, engine._head) for tensor in weights)
         limit = read / max(speed.values())

@@ -1,4 +1,4 @@
-"""A checkpoint with random weights: the speed and the memory of a model depend on its shape, not on what it has learned."""
+"""A checkpoint with random weights: speed and memory depend on a model's shape, and not on what it has learned."""
 
 from __future__ import annotations
 

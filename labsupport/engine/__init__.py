@@ -1,8 +1,8 @@
 """A checkpoint -> an engine folder, and what runs it: graphs compiled ahead of time, a paged KV cache, an executor.
 
-The way of a build: :mod:`build_config`, :mod:`parts`, :mod:`products`, :mod:`compile`, :mod:`weights`, :mod:`folder`,
-:mod:`build`. The way of a token: :mod:`loaded`, :mod:`paged`, :mod:`blocks`, :mod:`scheduler`, :mod:`batch`,
-:mod:`executor`, :mod:`runner`.
+The way of a build: :mod:`build_config`, :mod:`parts`, :mod:`products`, :mod:`export`, :mod:`compiler`,
+:mod:`weights`, :mod:`folder`, :mod:`build`. The way of a token: :mod:`loaded`, :mod:`paged`, :mod:`blocks`,
+:mod:`scheduler`, :mod:`batch`, :mod:`executor`, :mod:`runner`.
 """
 
 from __future__ import annotations

@@ -175,7 +175,8 @@ class _Build:
         self.start, self.phases = time.perf_counter(), list[Phase]()
 
     def run(self, workers: int, notes: tuple[str, ...]) -> Report:
-        from labsupport.engine.compile import compile_graphs, export_graphs, products
+        from labsupport.engine.compiler import compile_graphs
+        from labsupport.engine.export import export_graphs, products
         from labsupport.engine.kernels import kernels_of
         from labsupport.engine.parts import take_apart
         from labsupport.engine.weights import write_weights

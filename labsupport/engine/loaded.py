@@ -14,9 +14,9 @@ from torch import Tensor
 from labsupport.checkpoint.network.build import make_inputs
 from labsupport.checkpoint.network.model import Inputs
 from labsupport.checkpoint.network.parallel import Team
-from labsupport.engine.compile import CONTEXT
 from labsupport.engine.cuda_graph import Captured, Step, bucket
 from labsupport.engine.eager import Cache, pad_tables
+from labsupport.engine.export import CONTEXT
 from labsupport.engine.folder import read_config, read_manifest, read_weights, unpacked
 from labsupport.engine.machine import require_same
 from labsupport.engine.paged import Lookback, look_back

@@ -86,12 +86,12 @@ def _together(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, heads: Heads) -> Te
     """Many tokens of one sequence: matrix products. q [tokens, queries, size]; k, v [n, keys, size]."""
     tokens = q.shape[0]
     grouped = (
-        torch.unflatten(q, 1, (heads.keys, -1)).permute(1, 2, 0, 3).flatten(1, 2).float()
+        torch.unflatten(q, 1, (heads.keys, -1)).permute(1, 2, 0, 3).contiguous().flatten(1, 2).float()
     )  # [keys, group * tokens, size]
     scores = grouped @ k.float().permute(1, 2, 0)
     weights = _weights(torch.unflatten(scores, 1, (-1, tokens)), bias, heads).flatten(1, 2)
     mixed = weights @ v.float().permute(1, 0, 2)
-    return torch.unflatten(mixed, 1, (-1, tokens)).permute(2, 0, 1, 3).flatten(1, 2).to(q.dtype)
+    return torch.unflatten(mixed, 1, (-1, tokens)).permute(2, 0, 1, 3).contiguous().flatten(1, 2).to(q.dtype)
 
 
 def _each_its_own(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, heads: Heads) -> Tensor:

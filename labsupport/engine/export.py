@@ -1,30 +1,25 @@
-"""From a part of the network to machine code, ahead of time: ``torch.export``, then AOTInductor.
+"""From a part of the network to a program for the compiler: ``torch.export``, with what may vary from call to call.
 
 Three graphs of each kind: ``context`` runs any number of tokens of one sequence, ``1`` and ``8`` run one token of so
 many sequences; on a GPU there is ``64`` too. A step with fewer sequences than a graph has rows is filled up; one with
 more is run in turns.
 
-Source: PyTorch 2.13, ``torch.export`` and ``torch._inductor.aoti_compile_and_package``.
+Source: PyTorch 2.13, ``torch.export``.
 """
 
 from __future__ import annotations
 
 import io
-import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
-from functools import partial
-from multiprocessing import get_context
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils._pytree import tree_leaves, tree_unflatten
+from torch.utils._pytree import tree_leaves
 
 from labsupport.engine.build_config import BuildConfig
+from labsupport.engine.compiler import Exported
 from labsupport.engine.paged import look_back
 from labsupport.engine.parts import HeadGraph, LayerGraph, Part, Parts
 from labsupport.engine.products import Many, for_few_rows
@@ -32,43 +27,6 @@ from labsupport.engine.products import Many, for_few_rows
 CONTEXT = "context"
 ROWS = {"cpu": (1, 8), "cuda": (1, 8, 64)}  # sequences of a generation graph
 FEW = {"cpu": (1, 8), "cuda": (1,)}  # of these the loops of ``products`` are faster than the library
-OPTIONS: dict[str, dict[str, Any]] = {
-    "cpu": {
-        "aot_inductor.package_constants_in_so": False,
-        "cpp.enable_floating_point_contract_flag": "fast",  # a product and a sum may be one instruction
-    },
-    "cuda": {"aot_inductor.package_constants_in_so": False, "coordinate_descent_tuning": True},
-}
-
-
-@dataclass(frozen=True)
-class Exported:
-    """One graph before it is compiled.
-
-    Args:
-        name: ``layer.context``, ``layer.1``, ``head.8`` ...
-        program: what ``torch.export.save`` wrote.
-        inputs: shape, type and device of each example input.
-    """
-
-    name: str
-    program: bytes
-    inputs: list[tuple[Any, ...]]
-
-
-@dataclass(frozen=True)
-class Compiled:
-    """One graph.
-
-    Args:
-        name: as it was exported.
-        path: the package.
-        seconds: how long the compilation took.
-    """
-
-    name: str
-    path: Path
-    seconds: float
 
 
 def rows_of(options: BuildConfig, device: str) -> tuple[int, ...]:
@@ -108,7 +66,8 @@ def export_graphs(parts: Parts, options: BuildConfig) -> list[Exported]:
     for name, export in jobs:
         written = io.BytesIO()
         program = export()
-        forms = [(tuple(x.shape), x.dtype, str(x.device)) for x in tree_leaves(program.example_inputs)]
+        leaves = tree_leaves(program.example_inputs)
+        forms = [(list(x.shape), str(x.dtype).removeprefix("torch."), str(x.device)) for x in leaves]
         program.example_inputs = None  # they hold weights, and the graph needs their shapes alone
         torch.export.save(program, written)
         found.append(Exported(name, written.getvalue(), forms))
@@ -155,7 +114,9 @@ def _export(module: LayerGraph | HeadGraph, inputs: tuple[Tensor, ...], dynamic:
     # the weights are inputs; the template's own would be written into the program a second time
     template.to("meta")
     try:
-        return torch.export.export(module, inputs, dynamic_shapes=dynamic, strict=False)
+        return torch.export.export(
+            module, inputs, dynamic_shapes=dynamic, strict=False, prefer_deferred_runtime_asserts_over_guards=True
+        )
     finally:
         template.to_empty(device=inputs[0].device)
         template.load_state_dict(held, assign=True)
@@ -163,44 +124,3 @@ def _export(module: LayerGraph | HeadGraph, inputs: tuple[Tensor, ...], dynamic:
 
 def _device(part: Part) -> torch.device:
     return part.weights()[0].device
-
-
-def compile_graphs(
-    exported: Sequence[Exported],
-    folder: Path,
-    *,
-    device: str,
-    workers: int,
-    progress: Callable[[Compiled], object],
-) -> list[Compiled]:
-    """Compile every program to ``folder/<name>.pt2``, ``workers`` at a time, each in a process of its own.
-
-    Raises:
-        EngineError: there is no compiler, or it failed.
-    """
-    run = partial(_compile, folder=folder, device=device)
-    made = []
-    if workers == 1:
-        for one in map(run, exported):
-            made.append(one)
-            progress(one)
-    else:
-        with ProcessPoolExecutor(min(workers, len(exported)), mp_context=get_context("spawn")) as pool:
-            for one in pool.map(run, exported):
-                made.append(one)
-                progress(one)
-    return made
-
-
-def _compile(exported: Exported, folder: Path, device: str) -> Compiled:
-    began, target = time.perf_counter(), folder / f"{exported.name}.pt2"
-    program = torch.export.load(io.BytesIO(exported.program))
-    program.example_inputs = (_inputs_of(program, exported.inputs), {})
-    torch._inductor.aoti_compile_and_package(program, package_path=str(target), inductor_configs=OPTIONS[device])
-    return Compiled(exported.name, target, time.perf_counter() - began)
-
-
-def _inputs_of(program: torch.export.ExportedProgram, forms: Sequence[tuple[Any, ...]]) -> Any:
-    leaves = [torch.zeros(shape, dtype=dtype, device=device) for shape, dtype, device in forms]
-    (arguments, _keywords) = tree_unflatten(leaves, program.call_spec.in_spec)
-    return arguments
