@@ -13,6 +13,7 @@ from labsupport.errors import LabError
 # verb -> (the click command's home, one line of help). The help stands here so that `labs --help` imports no room.
 VERBS = {
     "doctor": ("labsupport.doctor.commands:doctor", "What this machine can do, and how to mend what it cannot."),
+    "memory": ("labsupport.engine.ledger_command:memory", "What a model takes on a device, with the formula."),
     "models": ("labsupport.models.commands:models", "The models that the labs know."),
     "fetch": ("labsupport.models.commands:fetch", "Bring a model into the workspace."),
     "convert": ("labsupport.checkpoint.commands:convert", "Hugging Face folder -> TensorRT-LLM checkpoint."),

@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "checkpoint": BASE | {"models", "decoding"},
     "repository": BASE | {"models"},
     "figures": {"errors"},
-    "engine": BASE | {"models", "decoding", "checkpoint"},
+    "engine": BASE | {"models", "decoding", "checkpoint", "doctor"},
     "benchmark": BASE | {"models", "decoding", "checkpoint", "doctor", "engine"},
     "labs": BASE | {"models", "decoding", "checkpoint", "figures", "doctor", "repository"},
     "cli": BASE | {"models", "decoding", "checkpoint", "figures", "doctor", "repository", "benchmark", "labs"},

@@ -7,8 +7,12 @@
 * KV cache: 2 x layers x kv_heads x head_size x length x batch x bytes, at 16 bits (float32 models: 32). Sliding-window
   layers (Gemma 2 and 3) need less than this when the window is shorter than the sequence.
 * activations: the widest point of a layer, the MLP, for one packed step of ``STEP_TOKENS``, and the logits.
-  An estimate: TensorRT plans the real number at build time and prints it.
+  An estimate: TensorRT plans the real number at build time and prints it. Where attention writes its scores out, as
+  our engine does, they count twice: before the softmax and after it.
 * fixed: CUDA context, kernels, library workspaces. A rule of thumb, not a measurement.
+
+With tensor parallelism each device holds 1/tp of the linear layers, of the head and of the KV heads (one at least),
+and the whole embedding table. :class:`Plan` says how an engine is laid out; its defaults are a quick look at one GPU.
 
 The cache may take ``POOL_FRACTION`` of what is left; that is what ``kv_cache_free_gpu_mem_fraction`` means.
 Sources: TensorRT-LLM, "Memory Usage of TensorRT-LLM" and the defaults of trtllm-build (max_num_tokens 8192);
@@ -50,6 +54,28 @@ PRECISIONS = {
     "int8": Precision("int8", 8, 2, 2),
     "int4": Precision("int4", 4 + 16 / GROUP, 2, 2),
 }
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How an engine is laid out on its devices.
+
+    Args:
+        tp: devices that share each layer; every size below is that of one of them.
+        step_tokens: tokens of one packed step, ``max_num_tokens``.
+        tokens_per_block: the cache is handed out in blocks of so many tokens; 1 counts tokens.
+        score_keys: keys for which attention writes its scores out; 0 where it does not (flash attention).
+        fixed: bytes that are taken whatever the model.
+    """
+
+    tp: int = 1
+    step_tokens: int = STEP_TOKENS
+    tokens_per_block: int = 1
+    score_keys: int = 0
+    fixed: int = FIXED_BYTES
+
+
+ONE_GPU = Plan()
 
 
 @dataclass(frozen=True)
@@ -112,8 +138,8 @@ class Verdict:
     build: Build
 
 
-def weight_bytes(shape: Shape, precision: str) -> int:
-    """Bytes of all weights at ``precision``.
+def weight_bytes(shape: Shape, precision: str, tp: int = 1) -> int:
+    """Bytes of the weights that one of ``tp`` devices holds at ``precision``.
 
     Example:
         >>> from labsupport.doctor.shapes import known_shapes
@@ -121,53 +147,71 @@ def weight_bytes(shape: Shape, precision: str) -> int:
         13476831232
     """
     form = PRECISIONS[precision]
-    linear = shape.parameters - shape.table_parameters
-    return int(linear * form.bits / 8) + shape.table_parameters * form.rest_bytes
+    linear, table = shape.parameters - shape.table_parameters, shape.vocab * shape.hidden
+    head = 0 if shape.tied and tp == 1 else table // tp  # a tied head shares the table only where both are whole
+    return int(linear * form.bits / 8 / tp) + (table + head) * form.rest_bytes
 
 
-def kv_bytes_per_token(shape: Shape, precision: str) -> int:
-    """Bytes of keys and values of one token: 2 x layers x kv_heads x head_size x bytes.
+def kv_bytes_per_token(shape: Shape, precision: str, tp: int = 1) -> int:
+    """Bytes of keys and values of one token on one of ``tp`` devices: 2 x layers x kv_heads x head_size x bytes.
 
     Example:
         >>> from labsupport.doctor.shapes import known_shapes
         >>> kv_bytes_per_token(known_shapes()["llama-2-7b"], "float16") == 512 * 1024
         True
     """
-    return 2 * shape.layers * shape.kv_heads * shape.head_size * PRECISIONS[precision].kv_bytes
+    heads = -(-shape.kv_heads // tp)
+    return 2 * shape.layers * heads * shape.head_size * PRECISIONS[precision].kv_bytes
 
 
-def activation_bytes(shape: Shape, precision: str, batch: int) -> int:
-    """Estimate: residual, layer input, gate and up of one packed step, and float32 logits of ``batch`` sequences."""
-    width = 2 * shape.hidden + 2 * shape.intermediate
-    return STEP_TOKENS * width * PRECISIONS[precision].rest_bytes + batch * shape.vocab * 4
+def step_bytes(shape: Shape, precision: str, plan: Plan = ONE_GPU) -> int:
+    """Estimate: residual, layer input, gate and up of one packed step."""
+    width = 2 * shape.hidden + 2 * shape.intermediate // plan.tp
+    return plan.step_tokens * width * PRECISIONS[precision].rest_bytes
 
 
-def need(shape: Shape, device: Device, precision: str, *, batch: int, length: int) -> Need:
-    """What ``batch`` sequences of ``length`` tokens take on ``device`` at ``precision``."""
+def score_bytes(shape: Shape, plan: Plan) -> int:
+    """float32 scores of one step, before the softmax and after it, and the mask: 0 with flash attention."""
+    return plan.step_tokens * plan.score_keys * 4 * (2 * shape.heads // plan.tp + 1)
+
+
+def logit_bytes(shape: Shape, batch: int) -> int:
+    """float32 logits of ``batch`` sequences."""
+    return batch * shape.vocab * 4
+
+
+def activation_bytes(shape: Shape, precision: str, batch: int, plan: Plan = ONE_GPU) -> int:
+    """All that a step writes: its activations, scores and logits."""
+    return step_bytes(shape, precision, plan) + score_bytes(shape, plan) + logit_bytes(shape, batch)
+
+
+def need(shape: Shape, device: Device, precision: str, *, batch: int, length: int, plan: Plan = ONE_GPU) -> Need:
+    """What ``batch`` sequences of ``length`` tokens take on ``device`` (on each of them) at ``precision``."""
     form = PRECISIONS[precision]
-    weights, per_token = weight_bytes(shape, precision), kv_bytes_per_token(shape, precision)
-    activations = activation_bytes(shape, precision, batch)
-    pool = int(POOL_FRACTION * (device.memory_bytes - weights - activations - FIXED_BYTES))
-    tokens = max(pool, 0) // per_token
+    weights, per_token = weight_bytes(shape, precision, plan.tp), kv_bytes_per_token(shape, precision, plan.tp)
+    activations = activation_bytes(shape, precision, batch, plan)
+    pool = int(POOL_FRACTION * (device.memory_bytes - weights - activations - plan.fixed))
+    block = plan.tokens_per_block
+    blocks, each = max(pool, 0) // (per_token * block), -(-length // block)
     found = tuple(map(int, device.compute_capability.split("."))) if device.compute_capability else None
     return Need(
         precision=precision,
         weights=weights,
         activations=activations,
-        fixed=FIXED_BYTES,
+        fixed=plan.fixed,
         kv_per_token=per_token,
-        kv=per_token * batch * length,
+        kv=per_token * batch * each * block,
         pool=pool,
-        tokens=tokens,
-        longest=min(tokens // batch, shape.context),
-        largest_batch=tokens // length,
+        tokens=blocks * block,
+        longest=min(blocks // batch * block, shape.context),
+        largest_batch=blocks // each,
         ceiling=device.bandwidth_gb_s * 1e9 / weights if device.bandwidth_gb_s else None,
         supported=form.capability is None or found is None or found >= form.capability,
     )
 
 
-def judge(shape: Shape, device: Device, *, dtype: str = "float16", batch: int = 8, length: int = 2048) -> Verdict:
-    """Hold a model against a device, at the chosen precision and at the alternatives.
+def check_question(shape: Shape, *, dtype: str, batch: int, length: int) -> None:
+    """Whether the question makes sense.
 
     Raises:
         ParameterError: ``dtype`` is not a known precision, ``batch`` or ``length`` is below 1, or ``length`` is beyond
@@ -188,6 +232,15 @@ def judge(shape: Shape, device: Device, *, dtype: str = "float16", batch: int = 
             why=f"the model was published for at most {shape.context} tokens, prompt and answer together",
             fix=f"--length {shape.context}",
         )
+
+
+def judge(shape: Shape, device: Device, *, dtype: str = "float16", batch: int = 8, length: int = 2048) -> Verdict:
+    """Hold a model against a device, at the chosen precision and at the alternatives.
+
+    Raises:
+        ParameterError: the question makes no sense; see :func:`check_question`.
+    """
+    check_question(shape, dtype=dtype, batch=batch, length=length)
     sizes = {name: need(shape, device, name, batch=batch, length=length) for name in PRECISIONS}
     others = tuple(sizes[name] for name in ("float16", "fp8", "int8", "int4") if name != dtype)
     sixteen = weight_bytes(shape, "float16")  # weight-only formats are made from 16-bit weights while building
