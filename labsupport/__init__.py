@@ -2,7 +2,7 @@
 
 The rooms, along the way that the data takes; each imports only from the rooms before it::
 
-    errors, workspace -> models -> decoding -> checkpoint -> figures -> labs -> cli
+    errors, workspace -> models -> decoding -> checkpoint -> engine -> repository -> benchmark -> figures -> labs -> cli
 
 Importing this package is instant: a name below is looked up in its room when it is first used.
 """

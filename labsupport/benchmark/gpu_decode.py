@@ -24,8 +24,8 @@ from labsupport.checkpoint.random_weights import random_checkpoint
 from labsupport.doctor.shapes import known_shapes
 from labsupport.engine.build import build
 from labsupport.engine.build_config import build_config
-from labsupport.engine.export import products
 from labsupport.engine.cuda_graph import Captured
+from labsupport.engine.export import products
 from labsupport.engine.loaded import Engine
 from labsupport.engine.paged import Paged, look_back
 from labsupport.engine.parts import Parts, take_apart

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from labsupport.benchmark.catalogue import WORKER, Peer
+from labsupport.benchmark.catalogue import OURS, WORKER, Peer
 from labsupport.checkpoint.convert_record import key
 from labsupport.errors import BenchmarkError
 from labsupport.workspace import Workspace, atomic_folder, read_record, write_record
@@ -82,6 +82,10 @@ def files_of(peer: Peer, model: Path, precision: str) -> Path:
         BenchmarkError: the peer is not installed, or its tools failed.
     """
     require_installed(peer)
+    if peer.name == OURS:
+        from labsupport.benchmark.ours import engine_of
+
+        return engine_of(model, precision)
     if not peer.pip:
         return model
     target = home(peer) / "models" / model.name / precision

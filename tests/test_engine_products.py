@@ -1,0 +1,61 @@
+"""The engine's products: packed words hold every number, and the loops give the product of the restored weights."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from labsupport.checkpoint.network.linear import Linear
+from labsupport.checkpoint.quantize.arithmetic import quantize
+from labsupport.engine.export import weights_first
+from labsupport.engine.products import FloatProduct, PackedProduct, Product, for_few_rows, lower, packs
+
+
+@given(
+    bits=st.sampled_from([4, 8]),
+    sharing=st.sampled_from(["channel", "group"]),
+    rows=st.integers(1, 5),
+    words=st.integers(1, 6),
+    seed=st.integers(0, 1 << 30),
+)
+def test_packing_loses_nothing(bits: int, sharing: str, rows: int, words: int, seed: int) -> None:
+    torch.manual_seed(seed)
+    group = words * 32 // bits
+    weight = torch.randn(rows, 3 * group) * 10 ** torch.randint(-3, 3, (1,)).item()
+    whole = quantize(weight, bits, sharing, group, levels=1 << (bits - 1))  # type: ignore[arg-type]
+    product = PackedProduct(whole, None)
+    assert torch.equal(product.restored(torch.float32), whole.dequantize())
+    x = torch.randn(1, 2, weight.shape[1])
+    expected = x @ whole.dequantize().T
+    for few in (False, True):
+        product.few = few
+        assert (product(x) - expected).abs().max() <= 1e-4 * (1e-6 + expected.abs().max() + weight.abs().max())
+
+
+@pytest.mark.parametrize("bias", [None, torch.arange(6.0)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_float_product_is_the_linear_layer_it_stands_for(bias: torch.Tensor | None, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    linear = Linear(torch.randn(6, 40, dtype=dtype), None if bias is None else bias.to(dtype))
+    module = torch.nn.Sequential(linear)
+    lower(module, weights_first)
+    assert isinstance(module[0], FloatProduct)
+    x = torch.randn(1, 3, 40, dtype=dtype)
+    for few in (False, True):
+        for_few_rows(module, few)
+        last_bit = 1e-5 if dtype == torch.float32 else 2**-7
+        assert torch.allclose(module(x).float(), linear(x).float(), atol=last_bit, rtol=last_bit)
+
+
+def test_what_does_not_fill_words_is_not_packed() -> None:
+    assert packs("W8A16", 64, 1)
+    assert not packs("W8A16", 66, 1)
+    assert not packs("W4A16_AWQ", 72, 2)  # 36 inputs a group are four and a half words
+    assert not packs("FP8", 64, 1)
+
+
+def test_a_product_without_a_form_says_so() -> None:
+    with pytest.raises(NotImplementedError):
+        Product(None).rows(torch.zeros(1, 2))
