@@ -117,16 +117,25 @@ def build(
         "bound_to": fingerprint_for(device),
         "inputs": {path.name: key(path) for path in inputs_of(checkpoint, model)},
     }
-    if not force and (read_record(folder) or {}) == wanted:
-        return Built(folder, True, time.perf_counter() - began, read_report(folder))
-    _require_ours(folder, force=force)
-    _require_sound(checkpoint)
-    _require_compiler(device)
-    require_space(folder, int(1.2 * sum(path.stat().st_size for path in checkpoint.glob("rank*.safetensors"))))
-    with atomic_folder(folder) as making:
-        report = _Build(checkpoint, model, chosen, device, making, progress).run(workers, notes)
-        write_record(making, wanted)
+    with _alone(folder):
+        if not force and (read_record(folder) or {}) == wanted:
+            return Built(folder, True, time.perf_counter() - began, read_report(folder))
+        _require_ours(folder, force=force)
+        _require_sound(checkpoint)
+        _require_compiler(device)
+        require_space(folder, int(1.2 * sum(path.stat().st_size for path in checkpoint.glob("rank*.safetensors"))))
+        with atomic_folder(folder) as making:
+            report = _Build(checkpoint, model, chosen, device, making, progress).run(workers, notes)
+            write_record(making, wanted)
     return Built(folder, False, time.perf_counter() - began, report)
+
+
+def _alone(folder: Path) -> Any:
+    """Two labs that need one engine at once build it once: the second waits, and finds it done."""
+    from filelock import FileLock
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(folder.parent / f".{folder.name}.lock")
 
 
 def default_output(checkpoint: Path, device: str) -> Path:

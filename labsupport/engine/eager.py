@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -31,10 +31,10 @@ class EagerModel:
 
     def __init__(self, folder: Path, *, tokens_per_block: int = 32, max_rows: int = 8) -> None:
         self.config: CheckpointConfig = read_config(folder)
-        self.network: Any = load_network(folder)
+        self.network = cast(Any, load_network(folder))  # its stages are known to torch as modules alone
         self.vocab_size = self.config.vocab_size
         self.tokens_per_block, self.max_rows = tokens_per_block, max_rows
-        self._layers: list[nn.Module] = [layer for stage in self.network.stages for layer in stage.layers]
+        self._layers = [layer for stage in self.network.stages for layer in stage.layers]
 
     def new_cache(self, blocks: int) -> Cache:
         """Empty pools of ``blocks`` blocks, block 0 being scratch."""
