@@ -12,6 +12,7 @@ import numpy as np
 
 from labsupport.figures import LabFigure, small_multiples
 from labsupport.figures.beams import Candidate, beam_tree, underflow_curve
+from labsupport.figures.blocks import Table, block_table, memory_bars, memory_strip
 from labsupport.figures.build import Span, Step, budget, timeline
 from labsupport.figures.cache import Gauge, shared_heads, step_triangle
 from labsupport.figures.distributions import (
@@ -27,6 +28,7 @@ from labsupport.figures.families import families
 from labsupport.figures.layers import attention_triangle, layer_norms, logit_lens
 from labsupport.figures.pipeline import Row, pipeline_map, table
 from labsupport.figures.roofline import Work, roofline
+from labsupport.figures.slots import Cell, Life, lifelines, slot_grids, step_bars
 from labsupport.figures.tiles import attention_tiles
 from labsupport.figures.timing import durations
 
@@ -242,6 +244,46 @@ def builds() -> dict[str, LabFigure]:
     }
 
 
+def batches() -> dict[str, LabFigure]:
+    waits = [
+        Cell(0, 0, "A", "context"),
+        *(Cell(at, 0, "A", "generation") for at in (1, 2, 3)),
+        Cell(0, 1, "B", "context"),
+    ]
+    joins = [*waits, Cell(1, 1, "C", "context"), Cell(2, 1, "C", "waiting"), Cell(3, 1, "C", "generation")]
+    many = [Cell(at, slot, "AB"[slot], "generation" if at else "context") for at in range(60) for slot in (0, 1)]
+    lives = [Life("A", 0, 0.2, 1.4), Life("B", 0, 1.5, 2.0)]
+    return {
+        "slot_grids": slot_grids(
+            {"static": waits, "in flight": joins}, slots=2, alt="Static leaves slot 1 idle; in flight C takes it."
+        ),
+        "slot_grid_long": slot_grids({"in flight": many}, slots=2, alt="Two slots at work through 60 iterations."),
+        "lifelines": lifelines(
+            {"static": lives, "in flight": lives[:1]}, alt="A has its first token at 0.2 s, B at 1.5 s."
+        ),
+        "step_bars": step_bars(
+            {"whole": [(60, "generation"), (1600, "context")], "chunks": [(240, "context")] * 3},
+            alt="One iteration of 1,600 ms at the left, three of 240 ms at the right.",
+        ),
+        "block_table": block_table(
+            [Table("A", [3, 7, 1], 80), Table("B", [3, 7, 9, 2], 100)],
+            pool=24,
+            tokens_per_block=32,
+            alt="A and B share blocks 3 and 7; the last block of each is partly empty.",
+        ),
+        "memory_bars": memory_bars(
+            {"whole": [("generated", 11), ("free", 89)], "blocks of 32": [("generated", 94), ("free", 6)]},
+            alt="Reserved whole 11 % is used, in blocks of 32 it is 94 %.",
+        ),
+        "memory_strip": memory_strip(
+            [(0, 200), (400, 100), (600, 300)],
+            1000,
+            wanted=250,
+            alt="400 tokens are free in three holes; 250 fit nowhere.",
+        ),
+    }
+
+
 def panels() -> dict[str, LabFigure]:
     grid = []
     for t in (0.2, 0.7, 1.0, 2.0):
@@ -255,7 +297,7 @@ def panels() -> dict[str, LabFigure]:
 
 def gallery() -> dict[str, LabFigure]:
     """Name -> figure, for all figure functions."""
-    return {**distributions(), **search(), **inside(), **diagrams(), **caches(), **builds(), **panels()}
+    return {**distributions(), **search(), **inside(), **diagrams(), **caches(), **builds(), **batches(), **panels()}
 
 
 if __name__ == "__main__":
