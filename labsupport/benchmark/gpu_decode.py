@@ -99,17 +99,20 @@ def measure(names: Sequence[str], batches: Sequence[int], folder: Path, say: Cal
         model = config_of(name)
         options = build_config(max_batch_size=max(batches), max_seq_len=2048)
         done = build(checkpoint, options, output=folder / "engine", device="cuda", workers=8, force=True, progress=say)
+        began = time.perf_counter()
         engine = Engine(done.folder)
+        loading = time.perf_counter() - began
         read = sum(tensor.nbytes for weights in (*engine._weights, engine._head) for tensor in weights)
         limit = read / max(speed.values())
         builds[name] = {
-            "seconds": done.seconds, "bytes_per_token": read, "milliseconds_at_the_limit": 1e3 * limit,
+            "seconds": done.seconds, "seconds_to_load": loading,
+            "bytes_per_token": read, "milliseconds_at_the_limit": 1e3 * limit,
             "phases": [vars(phase) for phase in done.report.phases],
         }  # fmt: skip
         say(f"{name}: built in {done.seconds:.1f} s; {read / 1e9:.3f} GB a token, so at least {1e3 * limit:.3f} ms")
         parts = take_apart(checkpoint, model, products("cuda", model.dtype), "cuda")
-        builds[name]["largest_difference_from_eager"] = _difference(engine, parts)
-        say(f"  logits differ from those of the network without a build by {_difference(engine, parts)}")
+        builds[name]["largest_difference_from_eager"] = off = _difference(engine, parts)
+        say(f"  loaded in {loading:.1f} s; logits differ from those of the network without a build by {off}")
         for way, batch, seconds in _times(engine, parts, batches):
             share = limit / seconds if batch == 1 else None
             rows.append(GpuRow(name, way, batch, 1e3 * seconds, batch / seconds, share))
@@ -181,11 +184,11 @@ def _seconds(work: Callable[[], object], times: int) -> float:
     work()
     took = []
     for _ in range(3):
-        begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
         begin.record()
         for _ in range(times):
             work()
         end.record()
         torch.cuda.synchronize()
-        took.append(begin.elapsed_time(end) / times / 1e3)
+        took.append(float(begin.elapsed_time(end)) / times / 1e3)
     return statistics.median(took)

@@ -4,12 +4,16 @@ A job is a folder with ``program.pt2`` (what ``torch.export.save`` wrote) and ``
 shape and type of each input). Processes, since the compiler runs on one core; and not of ``multiprocessing``, which
 would run the caller's script a second time.
 
+For a CPU the result is a library (AOTInductor). For a GPU it is what :mod:`labsupport.engine.jit` keeps: libraries for
+CUDA that torch 2.11 makes ended the process that loaded them with a segmentation fault, of two-line models too.
+
 Source: PyTorch 2.13, ``torch._inductor.aoti_compile_and_package``.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -27,7 +31,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "aot_inductor.package_constants_in_so": False,
         "cpp.enable_floating_point_contract_flag": "fast",  # a product and a sum may be one instruction
     },
-    "cuda": {"aot_inductor.package_constants_in_so": False, "coordinate_descent_tuning": True},
+    "cuda": {"coordinate_descent_tuning": True},
 }
 
 
@@ -93,6 +97,7 @@ def _in_a_process(exported: Exported, folder: Path, device: str) -> Compiled:
         capture_output=True,
         text=True,
         check=False,
+        env={**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(job / "cache")} if device == "cuda" else None,
     )
     if done.returncode:
         last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
@@ -112,6 +117,10 @@ def main(job: Path) -> None:
     asked = json.loads((job / "job.json").read_text(encoding="utf-8"))
     program = torch.export.load(job / "program.pt2")
     zeros = [torch.zeros(shape, dtype=getattr(torch, dtype), device=device) for shape, dtype, device in asked["inputs"]]
+    if asked["device"] == "cuda":
+        from labsupport.engine.jit import compile_program
+
+        return compile_program(program, zeros, Path(asked["target"]), OPTIONS["cuda"])
     (arguments, _keywords) = tree_unflatten(zeros, program.call_spec.in_spec)
     program.example_inputs = (arguments, {})
     torch._inductor.aoti_compile_and_package(

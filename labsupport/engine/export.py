@@ -26,6 +26,7 @@ from labsupport.engine.products import Many, for_few_rows
 
 CONTEXT = "context"
 ROWS = {"cpu": (1, 8), "cuda": (1, 8, 64)}  # sequences of a generation graph
+EXAMPLE = {"cpu": (5, 3), "cuda": (100, 16)}  # tokens of a prompt and blocks; kernels for a GPU are tuned for these
 FEW = {"cpu": (1, 8), "cuda": (1,)}  # of these the loops of ``products`` are faster than the library
 
 
@@ -77,8 +78,9 @@ def export_graphs(parts: Parts, options: BuildConfig) -> list[Exported]:
 @torch.no_grad()
 def _export_layer(parts: Parts, part: Part, options: BuildConfig, form: Any) -> torch.export.ExportedProgram:
     device, block = _device(part), options.tokens_per_block
-    rows = 5 if form == CONTEXT else form
-    table = torch.zeros((3,) if form == CONTEXT else (rows, 3), dtype=torch.int64, device=device)
+    tokens, width = EXAMPLE[parts.device]
+    rows = tokens if form == CONTEXT else form
+    table = torch.zeros((width,) if form == CONTEXT else (rows, width), dtype=torch.int64, device=device)
     at = look_back(torch.arange(rows, device=device), table, block, None)
     x = torch.zeros(1, rows, parts.config.hidden_size, dtype=getattr(torch, parts.config.dtype), device=device)
     pools = [
@@ -90,8 +92,8 @@ def _export_layer(parts: Parts, part: Part, options: BuildConfig, form: Any) -> 
     keys = block * blocks
     dynamic: list[Any] = [{}, {}, {}, {}, {1: blocks}, {1: keys}]
     if form == CONTEXT:
-        tokens = torch.export.Dim("tokens", min=2, max=1 << 16)
-        dynamic = [{1: tokens}, {0: tokens}, {0: tokens}, {0: tokens}, {0: blocks}, {0: tokens, 1: keys}]
+        many = torch.export.Dim("tokens", min=2, max=1 << 16)
+        dynamic = [{1: many}, {0: many}, {0: many}, {0: many}, {0: blocks}, {0: many, 1: keys}]
     dynamic += [*({0: pooled} for _ in pools), *({} for _ in part.names)]
     for_few_rows(part.module, form in FEW[parts.device])
     inputs = (x, at.positions, at.block, at.offset, at.table, at.bias, *pools, *part.weights())

@@ -18,6 +18,7 @@ from labsupport.engine.cuda_graph import Captured, Step, bucket
 from labsupport.engine.eager import Cache, pad_tables
 from labsupport.engine.export import CONTEXT
 from labsupport.engine.folder import read_config, read_manifest, read_weights, unpacked
+from labsupport.engine.jit import load as load_jit
 from labsupport.engine.machine import require_same
 from labsupport.engine.paged import Lookback, look_back
 from labsupport.errors import EngineError
@@ -162,7 +163,8 @@ class Engine:
 
     def _load(self, names: Sequence[str]) -> dict[str, Any]:
         with unpacked(self.folder) as place:
-            return {name: _loader(place / f"{name}.pt2") for name in names}
+            load = _loader if self.device == "cpu" else load_jit
+            return {name: load(place / f"{name}.pt2") for name in names}
 
 
 def _numbers(logits: Tensor) -> NDArray[np.float32]:
