@@ -199,7 +199,7 @@ class _Build:
         graphs_folder.mkdir()
         compiled = compile_graphs(
             exported, graphs_folder, device=self.device, workers=workers,
-            progress=lambda one: self._end(f"compile {one.name}", one.seconds),
+            progress=lambda one: self._end(f"compile {one.name}", one.began, one.seconds),
         )  # fmt: skip
         manifest = Manifest(
             fingerprint(self.device),
@@ -225,11 +225,11 @@ class _Build:
     def _timed(self, name: str, step: Callable[[], Any]) -> Any:
         began = time.perf_counter()
         result = step()
-        self._end(name, time.perf_counter() - began)
+        self._end(name, began, time.perf_counter() - began)
         return result
 
-    def _end(self, name: str, seconds: float) -> None:
-        self.phases.append(Phase(name, time.perf_counter() - self.start - seconds, seconds))
+    def _end(self, name: str, began: float, seconds: float) -> None:
+        self.phases.append(Phase(name, began - self.start, seconds))
         self.progress(name)
 
 

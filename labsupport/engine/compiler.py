@@ -57,11 +57,13 @@ class Compiled:
     Args:
         name: as it was exported.
         path: the package.
-        seconds: how long the compilation took.
+        began: when the compilation began, by ``time.perf_counter``.
+        seconds: how long it took.
     """
 
     name: str
     path: Path
+    began: float
     seconds: float
 
 
@@ -106,7 +108,7 @@ def _in_a_process(exported: Exported, folder: Path, device: str) -> Compiled:
             why=last,
             fix="labs doctor tells about the compiler; a full disk or too little memory ends it too (--workers 1)",
         )
-    return Compiled(exported.name, target, time.perf_counter() - began)
+    return Compiled(exported.name, target, began, time.perf_counter() - began)
 
 
 def main(job: Path) -> None:
