@@ -75,19 +75,18 @@ def compile_program(program: torch.export.ExportedProgram, inputs: Sequence[Tens
 
 def _symbols_alone(known: Sequence[Any]) -> None:
     """Drop the values of whole expressions: a program read from a file has them, and the compiler expects symbols."""
-    import sympy
-
     for one in known:
         env = one.fake_mode.shape_env
         for held in (env.replacements, env.backed_var_to_val if hasattr(env, "backed_var_to_val") else env.var_to_val):
-            for key in [key for key in held if not isinstance(key, sympy.Symbol)]:
+            for key in [key for key in held if not key.is_Symbol]:
                 del held[key]
 
 
 def load(package: Path) -> Graph:
     """Load a package in any process of the machine that it was made on."""
-    from torch._inductor import CompiledArtifact, config
+    from torch._inductor import config
     from torch._inductor.runtime.cache_dir_utils import cache_dir
+    from torch._inductor.standalone_compile import CompiledArtifact
 
     with TemporaryDirectory() as place, config.patch({**WHOLE, "compile_threads": 1}):
         _unpack(package, Path(cache_dir()), Path(place))
