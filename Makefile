@@ -3,17 +3,19 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+# the model, and the engine that labs 07 and 12 and the tests share: built once, before anything runs beside it
+MODEL   = $(BIN)/labs fetch && $(BIN)/labs build -q "$$($(BIN)/labs convert -q --dtype float32)"
 TORCH  := torch==2.13.0
 JOBS   ?= 2
 
 .PHONY: setup run test check lab handouts lock clean
 
 run: $(READY)            ## set up, fetch the model, run every lab headless, write the handouts, print a summary
-	$(BIN)/labs fetch
+	$(MODEL)
 	$(BIN)/labs run all --jobs $(JOBS) --handouts
 
 test: check              ## lint, types and all tests
-	$(BIN)/labs fetch
+	$(MODEL)
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal tests
 
 check: $(READY)          ## lint and types only
@@ -26,7 +28,7 @@ lab: $(READY)            ## JupyterLab on learner copies
 	$(BIN)/labs lab
 
 handouts: $(READY)       ## HTML and PDF handouts, learner and instructor edition, and what a workshop needs beside them
-	$(BIN)/labs fetch
+	$(MODEL)
 	$(BIN)/labs run all --jobs $(JOBS)
 	$(BIN)/labs handout all --workshop --pdf
 
