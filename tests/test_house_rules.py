@@ -28,9 +28,36 @@ MAY_IMPORT = {
     "repository": BASE | {"models"},
     "figures": {"errors"},
     "engine": BASE | {"models", "decoding", "checkpoint", "doctor"},
-    "benchmark": BASE | {"models", "decoding", "checkpoint", "doctor", "engine"},
-    "labs": BASE | {"models", "decoding", "checkpoint", "figures", "doctor", "repository"},
-    "cli": BASE | {"models", "decoding", "checkpoint", "figures", "doctor", "repository", "benchmark", "labs"},
+    "serving": BASE | {"models", "repository"},
+    "backends": BASE | {"models", "decoding", "checkpoint", "engine"},
+    "validation": BASE | {"models", "decoding", "checkpoint", "engine", "repository", "serving"},
+    "benchmark": BASE | {"models", "decoding", "checkpoint", "doctor", "engine", "repository", "serving"},
+    "labs": BASE
+    | {
+        "models",
+        "decoding",
+        "checkpoint",
+        "engine",
+        "figures",
+        "doctor",
+        "repository",
+        "serving",
+        "validation",
+        "benchmark",
+    },
+    "cli": BASE
+    | {
+        "models",
+        "decoding",
+        "checkpoint",
+        "figures",
+        "doctor",
+        "repository",
+        "serving",
+        "validation",
+        "benchmark",
+        "labs",
+    },
     "": {"errors", "labs"},  # labsupport/__init__.py hands on start and check, lazily
 }
 
