@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 import time
+from contextlib import suppress
 
 import pytest
 from browsers import chromium, end_kernels, jupyterlab, needs_chromium, serious_findings, shot
 
+from labsupport.errors import NotebookError
 from labsupport.labs.launcher import PAGE, shelve
 from labsupport.labs.learner import write_copies
 from labsupport.labs.lint.exercises import exercises
@@ -97,14 +99,17 @@ class Screen:
         self.page.wait_for_function(RAN, timeout=300 * SECOND, polling=500)
 
     def saved(self):
-        """The file after Ctrl+S, once it holds what the screen shows."""
+        """The file after Ctrl+S, once it holds what the screen shows: JupyterLab also saves by itself, in mid-run."""
         self.panel.locator(".jp-Notebook").first.focus()
         self.page.keyboard.press("Control+s")
         end = time.monotonic() + 30
-        while not any(cell.node.outputs for cell in read(self.path).code):
-            assert time.monotonic() < end, "the lab was not saved"
+        while time.monotonic() < end:
+            with suppress(NotebookError):  # it may be being written
+                saved = read(self.path)
+                if all(cell.node.execution_count for cell in saved.code):
+                    return saved
             self.page.wait_for_timeout(200)
-        return read(self.path)
+        raise AssertionError("the lab was not saved")
 
     def write(self, index, source):
         """Type into a cell in place of what stands there, and run it."""
@@ -162,7 +167,7 @@ def test_a_lab_in_the_browser(lab, copies, server, page):
 def test_the_first_page_leads_to_the_labs(server, page):
     page.goto(f"{server}/?token=t")
     page.get_by_role("heading", name="LLM Serving Labs").wait_for(timeout=60 * SECOND)
-    links = page.locator(".jp-RenderedMarkdown td a")
+    links = page.locator(".jp-MarkdownViewer .jp-RenderedMarkdown td a")
     assert links.all_inner_texts() == [read(lab).title.removeprefix("Lab ") for lab in LABS]
     assert serious_findings(page, ".jp-RenderedMarkdown") == []
     shot(page, "start")

@@ -19,6 +19,7 @@ LENGTH = 384  # tokens run at once; the first token of a text is unlike all othe
 LINEAR = ("Linear", "Conv1D")  # GPT-2's Conv1D is a linear layer too
 
 
+@torch.enable_grad()
 def grams(model: Path, pieces: Tensor, seed: int = 0) -> dict[str, Tensor]:
     """``H = sum_t |g_t|^2 x_t x_t^T`` of every linear layer, by its Hugging Face module name: float32 [in, in].
 
