@@ -91,6 +91,7 @@ class Repo:
     folder: Path
     container: Container
     models: dict[str, Model] = field(default_factory=dict)
+    _tokenizers: dict[Path, TokenizerFacts] = field(default_factory=dict)
 
     def readable(self, *names: str) -> list[Model]:
         """The models of these names (of all, where none is given) whose config could be read."""
@@ -127,9 +128,19 @@ class Repo:
         """The tokenizer of a model, or None where it cannot be read."""
         folder = self.find(model.get("tokenizer_dir"))
         try:
-            return read_tokenizer(folder) if folder else None
+            return self.tokenizer_in(folder) if folder else None
         except LabError:
             return None
+
+    def tokenizer_in(self, folder: Path) -> TokenizerFacts:
+        """The tokenizer in ``folder``, read once: many rules ask for it, and a vocabulary is megabytes of JSON.
+
+        Raises:
+            RepositoryError: as ``read_tokenizer``.
+        """
+        if folder not in self._tokenizers:
+            self._tokenizers[folder] = read_tokenizer(folder)
+        return self._tokenizers[folder]
 
 
 def read_repository(folder: Path, container: Container) -> Repo:

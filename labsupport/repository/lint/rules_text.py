@@ -8,7 +8,7 @@ from labsupport.errors import LabError
 from labsupport.repository.lint.repo import Model, Repo
 from labsupport.repository.lint.rules import Hit, rule
 from labsupport.repository.text_format import set_parameter
-from labsupport.repository.tokenizer_files import TokenizerFacts, read_tokenizer
+from labsupport.repository.tokenizer_files import TokenizerFacts
 from labsupport.workspace import sha256
 
 CHAT_NAMES = ("instruct", "chat", "-it", "assistant")
@@ -33,7 +33,7 @@ def _tokenizer_missing(repo: Repo) -> Iterator[Hit]:
         folder = repo.find(value)
         try:
             if folder is not None and value:
-                read_tokenizer(folder)
+                repo.tokenizer_in(folder)
                 continue
             cause = f"there is no folder {value!r}, so it is taken for the name of a model on the hub"
         except LabError as problem:
