@@ -12,6 +12,8 @@
     ├── CheckpointError       a checkpoint cannot be read, converted or proven
     ├── EngineError           an engine cannot be built, loaded or run
     ├── RepositoryError       a model repository cannot be assembled or read
+    ├── ServerError           a server cannot be started or reached
+    │   └── RequestError      a server refused a request, or broke off its answer
     ├── BenchmarkError        something cannot be measured, or what was measured is of another task
     └── NotebookError         a lab is malformed, or did not run
         └── LintError         a lab breaks the house rules
@@ -90,6 +92,14 @@ class EngineError(LabError):
 
 class RepositoryError(LabError):
     """A model repository cannot be assembled or read."""
+
+
+class ServerError(LabError):
+    """A server cannot be started or reached."""
+
+
+class RequestError(ServerError):
+    """A server refused a request, or broke off its answer."""
 
 
 class NotebookError(LabError):

@@ -1,0 +1,111 @@
+"""How Triton is started: the binary that nvidia-pytriton carries, or the pinned container."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import sys
+import sysconfig
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from labsupport.errors import ServerError
+from labsupport.repository.launch import server_arguments
+from labsupport.repository.text_format import CONFIG, read_model_config
+from labsupport.serving.address import Address
+
+PYTHON, ENGINE = "python", "tensorrtllm"
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A command that serves a repository.
+
+    Args:
+        command: the program and its arguments.
+        cwd: where it must be started; paths in the configs begin there.
+        environment: what differs from this process's environment.
+    """
+
+    command: list[str]
+    cwd: Path
+    environment: dict[str, str] = field(default_factory=dict)
+
+
+def package() -> Path | None:
+    """The folder of pytriton, or None: it exists for Linux on x86-64 only."""
+    found = importlib.util.find_spec("pytriton")
+    return Path(found.submodule_search_locations[0]) if found and found.submodule_search_locations else None
+
+
+def why_not_here() -> str | None:
+    """Why the server cannot run on this machine, in one sentence; None where it can."""
+    if package() is None:
+        return "the server's binary comes with nvidia-pytriton, for Linux on x86-64 only"
+    import numpy as np
+
+    if int(np.__version__.split(".")[0]) >= 2:
+        return f"numpy {np.__version__} is installed, and the server's Python backend crashes with numpy 2"
+    return None
+
+
+def local_launch(
+    repository: Path, backends: Path, engine: Path, address: Address, options: tuple[str, ...], prefix: str
+) -> Launch:
+    """The command for this machine; fills the folder ``backends``.
+
+    Args:
+        repository: the model repository.
+        backends: an empty folder. It gets Triton's Python backend with this Python's stub, and ``engine``.
+        engine: the folder of the backend ``tensorrtllm``.
+        address: where to listen.
+        options: more of tritonserver's options.
+        prefix: what the names of its shared memory begin with.
+
+    Raises:
+        ServerError: the server cannot run here, or not this repository.
+    """
+    home = package()
+    problem = why_not_here()
+    if home is None or problem:
+        raise ServerError(
+            "no Triton server can run on this machine",
+            why=problem or "",
+            fix="name a server elsewhere: export TRITON_URL=HOST:8000; or make setup, where nvidia-pytriton exists",
+        )
+    _require_streams(repository)
+    _fill(backends, home, engine)
+    libraries = [home.parent / "nvidia_pytriton.libs", Path(sysconfig.get_config_var("LIBDIR"))]
+    environment = {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}",  # the stub takes the first python3
+        "LD_LIBRARY_PATH": ":".join(map(str, libraries)),
+    }
+    command = [str(home / "tritonserver" / "bin" / "tritonserver"), f"--backend-directory={backends}"]
+    command += server_arguments(repository)
+    command += [f"--{name}-address={address.host}" for name in ("http", "grpc", "metrics")]
+    command += [f"--{name}-port={address.port + step}" for step, name in enumerate(("http", "grpc", "metrics"))]
+    command += [f"--backend-config=python,shm-region-prefix-name={prefix}", *options]
+    return Launch(command, repository, environment)
+
+
+def _fill(backends: Path, home: Path, engine: Path) -> None:
+    """Copies (3 MB): the server refuses a link that leads out of its backend directory."""
+    version = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    stub = home / "tritonserver" / "python_backend_stubs" / version / "triton_python_backend_stub"
+    unwanted = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(home / "tritonserver" / "backends" / PYTHON, backends / PYTHON, ignore=unwanted)
+    shutil.copy(stub, backends / PYTHON)
+    shutil.copytree(engine, backends / ENGINE, ignore=unwanted)
+
+
+def _require_streams(repository: Path) -> None:
+    config = repository / "tensorrt_llm_bls" / CONFIG
+    if sys.version_info < (3, 12) or not config.is_file():
+        return
+    if read_model_config(config).model_transaction_policy.decoupled:
+        raise ServerError(
+            f"Triton's stub for Python {sys.version_info[0]}.{sys.version_info[1]} cannot stream from model to model",
+            why="decoupled calls between models hang in that stub of nvidia-pytriton 0.7.0",
+            fix="an environment of Python 3.11: make setup PYTHON=python3.11; or labs assemble --no-decoupled",
+        )
