@@ -24,6 +24,7 @@ VERBS = {
     "generate": ("labsupport.engine.commands:generate", "Run a prompt through an engine."),
     "assemble": ("labsupport.repository.commands:assemble", "Engine + tokenizer -> Triton model repository."),
     "lint-repo": ("labsupport.repository.commands:lint_repo", "Pre-flight for any TensorRT-LLM model repository."),
+    "validate": ("labsupport.validation.commands:validate", "Is an engine or a server right? A ladder of checks."),
     "bench": ("labsupport.benchmark.commands:bench", "Measure, and print what was measured."),
     "run": ("labsupport.labs.commands:run", "Run labs headless, each in a fresh kernel."),
     "lab": ("labsupport.labs.commands:lab", "Open JupyterLab on learner copies."),

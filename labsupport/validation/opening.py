@@ -1,0 +1,43 @@
+"""A target by its name on the command line: an engine folder, a server's address, or ``hf:`` and a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from labsupport.errors import ParameterError
+from labsupport.validation.reference import Reference
+from labsupport.validation.target import Target
+
+
+def open_target(name: str, reference: str) -> Target:
+    """The target of a name.
+
+    Args:
+        name: a folder that ``labs build`` wrote, ``http://host:port`` or ``grpc://host:port`` of a Triton server, or
+            ``hf:MODEL``.
+        reference: the original model, whose tokenizer a target without one of its own uses.
+
+    Raises:
+        ParameterError: it is none of these.
+        EngineError: the engine cannot be loaded.
+    """
+    if name.startswith("hf:"):
+        from labsupport.validation.targets.huggingface import open_huggingface
+
+        return open_huggingface(name.removeprefix("hf:"))
+    if "://" in name:
+        raise ParameterError(f"{name} cannot be asked", why="no client", fix="name an engine folder")
+    if (Path(name) / "config.json").is_file():
+        from labsupport.validation.targets.engine import open_engine
+
+        return open_engine(Path(name), reference)
+    raise ParameterError(
+        f"{name} is no target",
+        why="it is neither an engine folder, nor an address, nor hf:MODEL",
+        fix="labs validate work/engines/smollm2-135m-instruct/float32-tp1",
+    )
+
+
+def reference_for(target: Target, model: str) -> Reference:
+    """The reference, with a twin in the target's type."""
+    return Reference(model, target.facts.dtype)
