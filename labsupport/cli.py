@@ -25,6 +25,8 @@ VERBS = {
     "assemble": ("labsupport.repository.commands:assemble", "Engine + tokenizer -> Triton model repository."),
     "lint-repo": ("labsupport.repository.commands:lint_repo", "Pre-flight for any TensorRT-LLM model repository."),
     "validate": ("labsupport.validation.commands:validate", "Is an engine or a server right? A ladder of checks."),
+    "serve": ("labsupport.serving.commands:serve", "Serve a repository or a model with Triton."),
+    "chat": ("labsupport.serving.commands:chat", "Talk to a served model."),
     "bench": ("labsupport.benchmark.commands:bench", "Measure, and print what was measured."),
     "run": ("labsupport.labs.commands:run", "Run labs headless, each in a fresh kernel."),
     "lab": ("labsupport.labs.commands:lab", "Open JupyterLab on learner copies."),

@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "repository": BASE | {"models"},
     "figures": {"errors"},
     "engine": BASE | {"models", "decoding", "checkpoint", "doctor"},
-    "serving": BASE | {"models", "repository"},
+    "serving": BASE | {"models", "checkpoint", "engine", "repository", "backends"},
     "backends": BASE | {"models", "decoding", "checkpoint", "engine"},
     "validation": BASE | {"models", "decoding", "checkpoint", "engine", "repository", "serving"},
     "benchmark": BASE | {"models", "decoding", "checkpoint", "doctor", "engine", "repository", "serving"},

@@ -222,7 +222,7 @@ class _Http:
                     if line.startswith(b"data:"):
                         yield from_http(line.decode(), time.perf_counter())
         except (OSError, HTTPException, ValueError, AttributeError) as problem:  # the last two: closed while it is read
-            raise unreachable(self.address, f"the connection broke: {problem}") from None
+            raise unreachable(self.address.http, f"the connection broke: {problem}") from None
 
     def _call(self, method: str, path: str, body: bytes | None = None) -> tuple[_Connection, HTTPResponse]:
         connection = _Connection(self.address.host, self.address.port, timeout=self.timeout)
@@ -235,7 +235,7 @@ class _Http:
                     raise refused(f"HTTP status {response.status}")
         except (OSError, HTTPException) as problem:
             connection.close()
-            raise unreachable(self.address, f"{type(problem).__name__}: {problem}") from None
+            raise unreachable(self.address.http, f"{type(problem).__name__}: {problem}") from None
         return connection, response
 
     def close(self) -> None:
@@ -271,7 +271,7 @@ def grpc_problem(problem: Any, address: Address) -> ServerError:
 
     code, details = problem.code(), problem.details() or ""
     if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
-        return unreachable(address, f"gRPC says {code.name}: {details}")
+        return unreachable(address.grpc, f"gRPC says {code.name}: {details}")
     if code == grpc.StatusCode.DEADLINE_EXCEEDED:
-        return unreachable(address, "the answer was not whole when the client's timeout had passed")
+        return unreachable(address.grpc, "the answer was not whole when the client's timeout had passed")
     return refused(details or code.name)

@@ -6,7 +6,7 @@ It knows the standard library only and is run by path, so that it starts in a fe
 
     python guard.py PARENT_PID GRACE_SECONDS FOLDER SHARED_MEMORY_PREFIX COMMAND...
 
-At the end, shared memory whose name begins with the prefix is removed; so is FOLDER, where the parent is gone and cannot.
+At the end, shared memory whose name begins with the prefix is removed; so is FOLDER, where the parent cannot.
 Linux only.
 """
 

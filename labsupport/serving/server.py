@@ -14,13 +14,13 @@ from pathlib import Path
 from textwrap import indent
 from types import TracebackType
 
+from labsupport.backends import folder
 from labsupport.errors import ServerError
 from labsupport.serving.address import LOCAL, VARIABLE, Address, free_address, require_free
-from labsupport.serving.local import local_launch
+from labsupport.serving.local import ENGINE, local_launch
 from labsupport.serving.log import PORT_IN_USE, Cause, cause_in, tail
 from labsupport.workspace import Workspace, atomic_text
 
-OUR_ENGINE = Path(__file__).parents[1] / "backends" / "tensorrtllm"
 GRACE_S = 10.0  # what the server gets to end by itself
 _NUMBERS = itertools.count()
 
@@ -102,6 +102,16 @@ class Server:
         if self._folder:
             shutil.rmtree(self._folder, ignore_errors=True)
 
+    def wait(self) -> None:
+        """Return when the server has ended, which it does only by itself, or when it is killed.
+
+        Raises:
+            ServerError: it has; with what its log says last.
+        """
+        while self.is_alive:
+            time.sleep(0.2)
+        raise self._problem("the server ended")[0]
+
     @property
     def is_alive(self) -> bool:
         """Whether the server that was started here still runs."""
@@ -130,7 +140,8 @@ class Server:
             self._run()
             if (ended := self._wait()) is None:
                 return
-            problem, cause = self._problem(ended=ended)
+            late = f"the server is not ready after {self.seconds:.0f} s"
+            problem, cause = self._problem("the server ended before it was ready" if ended else late)
             self.stop()
             lost = self.port is None and cause is PORT_IN_USE
             if attempt == 2 or (ended and not lost):
@@ -140,7 +151,7 @@ class Server:
         self._folder = Path(tempfile.mkdtemp(prefix="labs-server-"))
         self.log = self._folder / "server.log"
         prefix = f"labs-{os.getpid()}-{next(_NUMBERS)}-"
-        engine = self.engine or OUR_ENGINE
+        engine = self.engine or folder() / ENGINE
         try:
             launch = local_launch(
                 self.repository, self._folder / "backends", engine, self.address, self.options, prefix
@@ -175,7 +186,7 @@ class Server:
             raise
         return False
 
-    def _problem(self, *, ended: bool) -> tuple[ServerError, Cause | None]:
+    def _problem(self, what: str) -> tuple[ServerError, Cause | None]:
         text = self.log.read_text(errors="replace") if self.log else ""
         cause = cause_in(text)
         kept = Workspace.current().runs / "server-failed.log"
@@ -183,7 +194,7 @@ class Server:
         why = cause.why if cause else "its log names no cause that is known here"
         lines = indent(tail(text), "    | ")
         return ServerError(
-            "the server ended before it was ready" if ended else f"the server is not ready after {self.seconds:.0f} s",
+            what,
             why=f"{why}\n{lines}\n    the whole log: {kept}",
             fix=cause.fix if cause else "labs lint-repo REPOSITORY",
         ), cause

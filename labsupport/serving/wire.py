@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from labsupport.errors import RequestError, ServerError
 from labsupport.repository.contract import named
-from labsupport.serving.address import Address
 from labsupport.serving.answer import Chunk
 
 Array = NDArray[Any]
@@ -149,10 +148,10 @@ def refused(message: str) -> RequestError:
     return RequestError("the server refused the request, or broke off its answer", why=" ".join(lines), fix=fix)
 
 
-def unreachable(address: Address, why: str) -> ServerError:
+def unreachable(address: str, why: str) -> ServerError:
     """The error for a server that does not answer."""
     return ServerError(
-        f"no answer from the server at {address.http}",
+        f"no answer from the server at {address}",
         why=why,
-        fix=f"start one (labs serve), or name another address; curl http://{address.http}/v2/health/ready asks it",
+        fix="start one (labs serve), or name another address; labs chat HOST:PORT takes the port of HTTP",
     )
