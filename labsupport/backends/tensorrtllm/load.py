@@ -7,7 +7,6 @@ from dataclasses import fields, replace
 from labsupport.backends.tensorrtllm.parameters import Parameters
 from labsupport.engine.executor import Executor
 from labsupport.engine.limits import ExecutorConfig, KvCacheConfig, Limits
-from labsupport.engine.loaded import Engine
 from labsupport.errors import ParameterError
 
 
@@ -18,6 +17,8 @@ def load(parameters: Parameters) -> tuple[Executor, str]:
         EngineError: the engine is damaged, or was built for another machine.
         ParameterError: the parameters ask for more than the engine or the memory has.
     """
+    from labsupport.engine.loaded import Engine
+
     engine = Engine(parameters.engine)
     built = Limits(**{field.name: getattr(engine.build_config, field.name) for field in fields(Limits)})
     _require_fit(parameters, built)

@@ -41,7 +41,7 @@ def tensors(result: Result, prompt: Prompt, logits: type[np.floating[Any]] = np.
         found["output_log_probs"] = np.array([rows], np.float32)
     if result.context_logits is not None:
         found["context_logits"] = result.context_logits[None].astype(logits)
-    if result.generation_logits is not None:
+    if result.generation_logits is not None and result.generation_logits.size:
         found["generation_logits"] = result.generation_logits[None, None].astype(logits)
     if prompt.batch_index is not None:
         found["batch_index"] = np.array([[prompt.batch_index]], np.int32)
