@@ -34,10 +34,14 @@ class Rung:
 
 _HOME = "labsupport.validation.levels"
 RUNGS = (
+    Rung("L0", "parameters", f"{_HOME}.l0_parameters"),
     Rung("L1", "template and tokens", f"{_HOME}.l1_template"),
     Rung("L2", "logits", f"{_HOME}.l2_logits"),
     Rung("L3", "greedy choices", f"{_HOME}.l3_greedy"),
     Rung("L4", "sampler", f"{_HOME}.l4_sampler"),
+    Rung("L5", "tasks", f"{_HOME}.l5_task"),
+    Rung("L6", "streaming", f"{_HOME}.l6_streaming"),
+    Rung("L7", "relations", f"{_HOME}.l7_metamorphic"),
 )
 
 

@@ -48,7 +48,7 @@ class Budget:
     run: str = "validate"
 
 
-FAST = Budget(6, 16, 8, 24, 3, 32, 6, 6, 0, 0, 0, 2)
+FAST = Budget(6, 16, 8, 24, 4, 32, 6, 6, 0, 0, 0, 2)
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -129,6 +129,10 @@ class Target(Protocol):
         """The ids that the target makes of a prompt; None where it does not show them."""
         ...
 
+    def received(self, ask: Ask) -> Mapping[str, Any] | None:
+        """The numbers of a request as they reach the sampler, by their names in an ask; None where not shown."""
+        ...
+
 
 class Wrapped:
     """A target around another one, to change one thing: a planted fault, or a harmless variation."""
@@ -152,6 +156,10 @@ class Wrapped:
     def tokenize(self, prompt: Prompt) -> tuple[int, ...] | None:
         """As the inner one does."""
         return self.inner.tokenize(prompt)
+
+    def received(self, ask: Ask) -> Mapping[str, Any] | None:
+        """As the inner one does."""
+        return self.inner.received(ask)
 
 
 def conversation(*turns: tuple[str, str]) -> tuple[Message, ...]:

@@ -14,7 +14,7 @@ from labsupport.validation.scoring import Scored
 from labsupport.validation.statistics import at_least, most_expected
 from labsupport.validation.verdict import Verdict
 
-COMPONENT = "the greedy choice (penalties, masks, padded vocabulary, end ids)"
+COMPONENT = "the greedy choice (masks, padded vocabulary, ties)"
 ALPHA = 1e-4
 
 
@@ -39,7 +39,6 @@ def check(material: Material) -> list[Verdict]:
             f"{flips} tokens differ at a near-tie; up to {most} are expected", n=n, statistic=flips, threshold=most,
             source="theory", p=at_least(flips, n, share), alpha=ALPHA,
         ),
-        _ends(material),
     ]  # fmt: skip
 
 
@@ -64,21 +63,3 @@ def _violations(material: Material, item: Scored, limit: float) -> list[str]:
         f"{words.decode([item.answer.output_ids[place]])!r}, {item.margin[place]:.3g} below the favorite"
         for place in np.flatnonzero(item.margin > limit)[:2]
     ]
-
-
-def _ends(material: Material) -> Verdict:
-    """An answer ends at an end token, and nowhere else before its length."""
-    ends, wrong = set(material.reference.end_ids), []
-    for item in material.greedy:
-        ids = item.answer.output_ids
-        if any(id in ends for id in ids[:-1]):
-            wrong.append(f"went on after an end token: {ids}")
-        elif len(ids) < item.ask.max_tokens and ids[-1] not in ends:
-            wrong.append(f"stopped after {len(ids)} of {item.ask.max_tokens} tokens without an end token")
-        elif len(ids) > item.ask.max_tokens:
-            wrong.append(f"wrote {len(ids)} tokens where {item.ask.max_tokens} were allowed")
-    n = len(material.greedy)
-    return Verdict(
-        "L3", "ends", "fail" if wrong else "pass", f"{len(wrong)} of {n} answers end wrongly", n=n,
-        statistic=len(wrong), threshold=0, evidence=tuple(wrong[:4]),
-    )  # fmt: skip

@@ -76,17 +76,24 @@ class EngineTarget:
         """As the server's preprocessing does."""
         return tuple(encode(self.tokenizer, as_text(prompt)))
 
+    def received(self, ask: Ask) -> dict[str, Any]:
+        """The fields of the request that the executor's sampler is made from."""
+        request = self._request(ask)
+        return {**request.sampling_fields(), "seed": request.seed, "max_tokens": request.max_tokens}
+
     def _enqueue(self, ask: Ask, *, streaming: bool = False) -> int | LabError:
+        try:
+            return self.executor.enqueue_request(self._request(ask, streaming=streaming))
+        except LabError as refused:
+            return refused
+
+    def _request(self, ask: Ask, *, streaming: bool = False) -> Request:
         words = [self.tokenizer.encode(word, add_special_tokens=False) for word in ask.stop_words]
-        request = Request(
+        return Request(
             self.tokenize(ask.prompt), ask.max_tokens, ask.settings, ask.seed,
             end_ids=() if ask.ignore_end else self.end_ids, stop_words=words,
             return_log_probs=True, return_generation_logits=self.logits, streaming=streaming,
         )  # fmt: skip
-        try:
-            return self.executor.enqueue_request(request)
-        except LabError as refused:
-            return refused
 
     def _answer(self, ask: Ask, number: int | LabError) -> Answer:
         if isinstance(number, LabError):

@@ -48,6 +48,10 @@ class HuggingFaceTarget:
         turns = [message._asdict() for message in prompt]
         return tuple(self.tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=False))
 
+    def received(self, ask: Ask) -> dict[str, Any]:
+        """The request's own fields: nothing lies between."""
+        return {**vars(ask.settings), "seed": ask.seed, "max_tokens": ask.max_tokens}
+
     def _answer(self, ask: Ask) -> Answer:
         import torch
 
