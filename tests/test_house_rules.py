@@ -31,7 +31,7 @@ MAY_IMPORT = {
     "serving": BASE | {"models", "checkpoint", "engine", "repository", "backends"},
     "backends": BASE | {"models", "decoding", "checkpoint", "engine"},
     "validation": BASE | {"models", "decoding", "checkpoint", "engine", "repository", "serving"},
-    "benchmark": BASE | {"models", "decoding", "checkpoint", "doctor", "engine", "repository", "serving"},
+    "benchmark": BASE | {"models", "decoding", "checkpoint", "doctor", "engine", "figures", "repository", "serving"},
     "labs": BASE
     | {
         "models",

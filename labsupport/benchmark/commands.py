@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from labsupport.benchmark.catalogue import PEERS, PRECISIONS
+from labsupport.benchmark.serve_commands import bench_compare, bench_generator, bench_serve
 from labsupport.checkpoint.commands import bench_convert, model_folder
 from labsupport.checkpoint.quantize.commands import bench_quantize
 from labsupport.errors import BenchmarkError
@@ -25,6 +26,9 @@ def bench() -> None:
 
 bench.add_command(bench_convert, "convert")
 bench.add_command(bench_quantize, "quantize")
+bench.add_command(bench_serve, "serve")
+bench.add_command(bench_compare, "compare")
+bench.add_command(bench_generator, "generator")
 
 
 @bench.command("engines")

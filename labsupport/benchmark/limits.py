@@ -54,7 +54,7 @@ def work_of(model: Path) -> Work:
     """
     sizes: dict[str, int] = {}
     for file in sorted(model.glob("*.safetensors")):
-        sizes |= {name: math.prod(entry["shape"]) for name, entry in _header(file).items() if name != "__metadata__"}
+        sizes |= {name: math.prod(entry["shape"]) for name, entry in header(file).items() if name != "__metadata__"}
     if not sizes:
         raise ModelError(
             f"no weights in {model}", why="it has no *.safetensors file", fix="labs fetch, or name another folder"
@@ -63,7 +63,8 @@ def work_of(model: Path) -> Work:
     return Work(sum(size for name, size in sizes.items() if tied or not name.endswith(_EMBEDDINGS)))
 
 
-def _header(file: Path) -> dict[str, Any]:
+def header(file: Path) -> dict[str, Any]:
+    """What a safetensors file says of its tensors: name -> dtype, shape, offsets."""
     with file.open("rb") as opened:
         (length,) = struct.unpack("<Q", opened.read(8))
         header: dict[str, Any] = json.loads(opened.read(length))
