@@ -15,7 +15,7 @@ from labsupport.engine.limits import ExecutorConfig, KvCacheConfig, Limits
 from labsupport.engine.protocol import Logits
 from labsupport.engine.runner import Runner
 
-KILLS = 28
+KILLS, FAILS = 28, 27  # a token that ends the batch's thread, and one that the model fails on
 LIMITS = Limits(max_batch_size=4, max_input_len=64, max_seq_len=96, max_num_tokens=64, max_beam_width=3)
 
 
@@ -25,6 +25,8 @@ class Double(HashModel):
     def context(self, cache: Any, tokens: Any, start: int, table: Any, *, every: bool = False) -> Logits:
         if KILLS in tokens:
             raise SystemExit("a token kills")
+        if FAILS in tokens:
+            raise RuntimeError("a token fails")
         return super().context(cache, tokens, start, table, every=every)
 
     def _run(self, cache: Any, token: int, position: int, table: Any) -> Logits:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from backend_double import KILLS, LIMITS, executor, runner
+from backend_double import FAILS, KILLS, LIMITS, executor, runner
 
 from labsupport.backends.tensorrtllm.inputs import Prompt
 from labsupport.backends.tensorrtllm.metrics import FAMILIES, SPECIFIC, Gauges, values
@@ -174,6 +174,12 @@ def test_a_dead_batch_answers_everybody_and_refuses_the_rest(scheduler: Schedule
         assert "the executor died: SystemExit: a token kills" in str(sender.wait().got[-1][1])
     with pytest.raises(EngineError, match="the executor died"):
         submit(scheduler, Request([4], 2))
+
+
+def test_a_model_that_fails_ends_what_was_running_and_goes_on(scheduler: Scheduler) -> None:
+    error = submit(scheduler, Request([FAILS], 3)).wait().got[-1][1]
+    assert "Executor failed process requestId 1 due to the following error: RuntimeError: a token fails" in str(error)
+    assert len(submit(scheduler, long()).tokens()) == 90
 
 
 def test_closing_answers_everybody() -> None:

@@ -37,7 +37,7 @@ def load(parameters: Parameters) -> tuple[Executor, str]:
         kv = KvCacheConfig(parameters.enable_kv_cache_reuse, room * size)
         blocks, config = room, replace(config, kv_cache_config=kv)
     executor = Executor(engine, limits, config, threaded=False)
-    note = f"engine {parameters.engine.name}: {limits.max_batch_size} slots, {blocks} blocks of {size} tokens"
+    note = f"engine {parameters.engine}: {limits.max_batch_size} slots, {blocks} blocks of {size} tokens"
     return executor, note
 
 

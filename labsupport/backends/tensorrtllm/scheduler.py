@@ -53,7 +53,7 @@ class Scheduler:
         max_queue_size: int = 0,
     ) -> None:
         self.executor, self._render, self._log_error = executor, render, log_error
-        self._period, self._max_queue_size = cancellation_check_period_ms / 1000, max_queue_size
+        self._period, self._max_queue_size = max(cancellation_check_period_ms, 1) / 1000, max_queue_size
         self._changed = threading.Condition()  # guards everything below
         self._open: dict[int, Open] = {}
         self._numbers: defaultdict[str, set[int]] = defaultdict(set)  # by the id that the client gave
