@@ -9,13 +9,14 @@ from labsupport.validation.reference import Reference
 from labsupport.validation.target import Target
 
 
-def open_target(name: str, reference: str) -> Target:
+def open_target(name: str, reference: str, dtype: str = "float32", quantization: str | None = None) -> Target:
     """The target of a name.
 
     Args:
-        name: a folder that ``labs build`` wrote, ``http://host:port`` or ``grpc://host:port`` of a Triton server, or
-            ``hf:MODEL``.
+        name: a folder that ``labs build`` wrote, ``http://HOST:PORT`` or ``grpc://HOST:PORT`` of a Triton server (the
+            port is HTTP's in both), or ``hf:MODEL``.
         reference: the original model, whose tokenizer a target without one of its own uses.
+        dtype, quantization: of the engine behind a server, which does not say it.
 
     Raises:
         ParameterError: it is none of these.
@@ -24,9 +25,15 @@ def open_target(name: str, reference: str) -> Target:
     if name.startswith("hf:"):
         from labsupport.validation.targets.huggingface import open_huggingface
 
-        return open_huggingface(name.removeprefix("hf:"))
+        return open_huggingface(name.removeprefix("hf:"), dtype)
     if "://" in name:
-        raise ParameterError(f"{name} cannot be asked", why="no client", fix="name an engine folder")
+        from labsupport.models import load_tokenizer
+        from labsupport.validation.targets.triton import TritonTarget
+
+        protocol, _, address = name.partition("://")
+        if protocol in ("http", "grpc"):
+            words = load_tokenizer(reference)
+            return TritonTarget(address, words, dtype=dtype, quantization=quantization, protocol=protocol)  # type: ignore[arg-type]
     if (Path(name) / "config.json").is_file():
         from labsupport.validation.targets.engine import open_engine
 
