@@ -189,11 +189,13 @@ def read_responses(path: Path) -> list[Response]:
         ParameterError: it cannot be read, or a line breaks the schema; the message names line and field.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")  # a text may hold what splitlines takes for a line's end
     except OSError as problem:
         raise ParameterError(f"{path} cannot be read", why=str(problem), fix="labs respond TARGET") from None
     found = []
     for number, line in enumerate(lines, start=1):
+        if not line:
+            continue
         try:
             found.append(Response.model_validate_json(line))
         except ValidationError as problem:
