@@ -189,6 +189,18 @@ def test_closing_answers_everybody() -> None:
     assert all(sender.ended.is_set() for sender in senders)
 
 
+def test_a_result_that_cannot_be_rendered_is_answered_with_an_error() -> None:
+    def render(*_: Any) -> None:
+        raise RuntimeError("no such tensor")
+
+    scheduler = Scheduler(executor(), render, print)
+    try:
+        [(_, error)] = submit(scheduler, long()).wait().got
+        assert error == "Error encountered while populating response: RuntimeError: no such tensor"
+    finally:
+        scheduler.close()
+
+
 def test_a_client_that_cannot_be_answered_disturbs_nobody(scheduler: Scheduler) -> None:
     class Broken(Sender):
         def send(self, *_: Any, **__: Any) -> None:

@@ -11,6 +11,7 @@ import threading
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from labsupport.backends.tensorrtllm.inputs import Prompt
@@ -112,6 +113,7 @@ class Scheduler:
         """Cancel what runs, answer everybody, and end the threads."""
         with self._changed:
             self._closing = True
+            self._dead = self._dead or "the model is being unloaded"
             for number in self._open:
                 self.executor.cancel_request(number)
             self._changed.notify_all()
@@ -170,7 +172,10 @@ class Scheduler:
             else:
                 self._render(response.result, one)
         except Exception as problem:
-            self._log_error(f"a response could not be sent: {type(problem).__name__}: {problem}")
+            said = f"Error encountered while populating response: {type(problem).__name__}: {problem}"
+            self._log_error(said)
+            with suppress(Exception):  # where the client is out of reach, nobody waits for it
+                one.reply.fail(said)
 
     def _watch(self) -> None:
         resting: deque[tuple[float, list[tuple[int, Open]]]] = deque()
