@@ -40,7 +40,7 @@ def test_the_committed_schemas_are_those_of_the_code() -> None:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_the_prompts_have_the_seeds_fields(name: str) -> None:
+def test_the_prompts_have_the_promised_fields(name: str) -> None:
     raw = json.loads((data_folder() / name).read_text(encoding="utf-8"))
     assert {"top_p", "temperature", "seed", "system_prompt", "prompt"} <= raw.keys()
 
@@ -102,7 +102,7 @@ def test_responses_come_back_as_they_were_written(tmp_path: Path) -> None:
         jsonschema.validate(json.loads(line), schema)
 
 
-def test_a_response_has_the_seeds_fields_and_the_bits() -> None:
+def test_a_response_has_its_fields_and_the_bits() -> None:
     raw = json.loads(answered()[0].model_dump_json(by_alias=True))
     assert raw["conversations"]["contents"][-1] == {"role": "model", "content": raw["text"]}
     assert raw["input"].startswith("<|im_start|>")
@@ -161,7 +161,9 @@ def test_compare_tells_template_and_output_apart() -> None:
 
 def test_the_table_has_symbols_and_the_page_is_whole() -> None:
     first, other = answered()[0], answered()[1]
-    pairs = compare([first, other], [first, changed(other, output_ids=(5,), text="<b>&", log_probs=None, events=())])
+    pairs = compare(
+        [first, other], [first, changed(other, output_ids=(5,), text="<b>&", output="<b>&", log_probs=None, events=())]
+    )
     lines = [click.unstyle(line) for line in text_lines(pairs)]
     assert "✓" in lines[1]
     assert "✗" in lines[2]

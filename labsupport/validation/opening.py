@@ -14,7 +14,7 @@ def open_target(name: str, reference: str, dtype: str = "float32", quantization:
 
     Args:
         name: a folder that ``labs build`` wrote, ``http://HOST:PORT`` or ``grpc://HOST:PORT`` of a Triton server (the
-            port is HTTP's in both), or ``hf:MODEL``.
+            port is HTTP's in both), ``hf:MODEL``, or ``handler:FAMILY:MODEL`` for an endpoint's handler.
         reference: the original model, whose tokenizer a target without one of its own uses.
         dtype, quantization: of the engine behind a server, which does not say it.
 
@@ -26,6 +26,11 @@ def open_target(name: str, reference: str, dtype: str = "float32", quantization:
         from labsupport.validation.targets.huggingface import open_huggingface
 
         return open_huggingface(name.removeprefix("hf:"), dtype)
+    if name.startswith("handler:"):
+        from labsupport.validation.targets.endpoint import EndpointTarget
+
+        family, _, model = name.removeprefix("handler:").partition(":")
+        return EndpointTarget(family, model or reference)
     if "://" in name:
         from labsupport.models import load_tokenizer
         from labsupport.validation.targets.triton import TritonTarget

@@ -1,4 +1,4 @@
-"""``prompts.json``: what is asked, in all its variations. The seed's fields are kept, and more were added.
+"""``prompts.json``: what is asked, in all its variations.
 
 Every field that is a list is an axis. ``design`` says how axes are mixed: ``all`` combinations, or ``pairwise``: a few
 dozen requests in which every pair of values of every two axes occurs. A fault that needs two particular settings is
@@ -35,7 +35,7 @@ class Text(BaseModel):
 
 
 class Turns(BaseModel):
-    """A conversation of several turns, in the seed's shape."""
+    """A conversation of several turns."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     id: str
@@ -47,8 +47,8 @@ class Prompts(BaseModel):
     """A file of prompts.
 
     Args:
-        temperature, top_p, seed, system_prompt, prompt: the seed's axes; null leaves a field out of the request.
-        top_k, repetition_penalty, presence_penalty, max_tokens, stream: further axes.
+        temperature, top_p, top_k, seed, repetition_penalty, presence_penalty, max_tokens, stream, system_prompt,
+            prompt: the axes; null leaves a field out of the request.
         conversations: asked besides, each once with the first value of every axis.
         design: how the axes are mixed.
     """

@@ -1,6 +1,6 @@
 """``responses.jsonl``: what a target answered, one JSON object a line; ids beside text, bits beside decimals.
 
-The seed's fields: ``conversations``, ``parameters``, ``input`` (the prompt after its template, special tokens too) and
+What a person reads: ``conversations``, ``parameters``, ``input`` (the prompt after its template, special tokens too),
 ``output`` (without the prompt, its end token included). A number of 64 bits is a string, because JSON readers keep only
 53; a float has its float32 bits beside it.
 """
@@ -92,7 +92,7 @@ class Response(_Strict):
 
     Args:
         id, prompt_id: of the variation and of its prompt.
-        conversations, parameters, input, output: the seed's fields.
+        conversations, parameters, input, output: for people; the rest is for programs.
         input_ids, output_ids: None or () where the target names none.
         text: the output as a user sees it.
         log_probs: ln p of each output id under the model; None where not given.

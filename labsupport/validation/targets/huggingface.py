@@ -1,4 +1,4 @@
-"""transformers as a target: what the seed's first approach asked, here with its own dialect and its own seed."""
+"""transformers as a target: with a dialect and a random stream of its own."""
 
 from __future__ import annotations
 
