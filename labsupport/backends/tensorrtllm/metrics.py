@@ -74,12 +74,14 @@ class Gauges:
     def __init__(self, pb_utils: Any, model: str, version: str, batching: BatchingType) -> None:
         kind, labels = SPECIFIC[batching]
         families = FAMILIES | {f"nv_trt_llm_{kind}_metrics": (f"{kind}_specific_metric", labels)}
-        self._families, self._gauges, self._last = [], {}, {}  # type: ignore[var-annotated]
+        self._families: list[Any] = []  # a family that is forgotten takes its gauges along
+        self._gauges: dict[str, Any] = {}
+        self._last: dict[str, float] = {}
         for name, (label, kinds) in families.items():
             family = pb_utils.MetricFamily(
                 name=name, description=name.replace("_", " "), kind=pb_utils.MetricFamily.GAUGE
             )
-            self._families.append(family)  # a family that is forgotten takes its gauges along
+            self._families.append(family)
             for one in kinds:
                 key = "max blocks" if (name, one) == ("nv_trt_llm_kv_cache_block_metrics", "max") else one
                 self._gauges[key] = family.Metric(labels={"model": model, "version": version, label: one})
