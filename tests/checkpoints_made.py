@@ -1,17 +1,16 @@
-"""Checkpoints for tests: tiny models converted, each made once, and copies of them that were spoiled on purpose."""
+"""Checkpoints for tests: tiny models converted, each made once in a run, and copies that were spoiled on purpose."""
 
 from __future__ import annotations
 
-import atexit
 import json
+import os
 import shutil
-import tempfile
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -25,27 +24,29 @@ TOKENS = torch.randint(0, 260, (2, 40), generator=torch.Generator().manual_seed(
 Tensors = dict[str, Tensor]
 
 
-@cache
-def _home() -> Path:
-    home = Path(tempfile.mkdtemp(prefix="labs-checkpoints-"))
-    atexit.register(shutil.rmtree, home, ignore_errors=True)
-    return home
+def home() -> Path:
+    """The folder of this test run, which conftest.py makes and removes; all test processes share it."""
+    return Path(os.environ["LABS_TEST_HOME"])
 
 
-def _named(*parts: object) -> str:
-    return "-".join(str(part) for part in parts).translate(str.maketrans("", "", " '(){}[]:,/"))
+def made(make: Callable[[Path], object], *parts: object) -> Path:
+    """The folder that ``make`` makes, named after ``parts``: the first process makes it, the others wait."""
+    named = (part.name if isinstance(part, Path) and part.parent == home() else str(part) for part in parts)
+    folder = home() / "-".join(named).translate(str.maketrans("", "", " '(){}[]:,/"))
+    with FileLock(home() / f".{folder.name}.made"):
+        if not folder.exists():
+            make(folder)
+    return folder
 
 
 def tiny(family: str, **overrides: Any) -> Path:
     """The folder of a tiny random model; made once."""
-    folder = _home() / _named(family, overrides)
-    return folder if folder.exists() else make_tiny(family, folder, **overrides)
+    return made(lambda folder: make_tiny(family, folder, **overrides), family, overrides)
 
 
 def converted(model: Path, **options: Any) -> Path:
     """A checkpoint of ``model``; made once."""
-    folder = _home() / _named(model.name, "as", options)
-    return folder if folder.exists() else convert(model, Options(**options), output=folder).folder
+    return made(lambda folder: convert(model, Options(**options), output=folder), model, "as", options)
 
 
 def spoiled(

@@ -1,13 +1,14 @@
-"""Quantized checkpoints for tests: tiny models, each made once, calibrated on a text of their own."""
+"""Quantized checkpoints for tests: tiny models, each made once in a test run, calibrated on a text of their own."""
 
 from __future__ import annotations
 
+import os
 import shutil
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from checkpoints_made import _home, _named, tiny
+from checkpoints_made import home, made, tiny
 
 from labsupport.checkpoint.quantize.quantize import quantize_model
 from labsupport.checkpoint.quantize.recipes import QuantizeOptions
@@ -17,7 +18,7 @@ SENTENCE = "Each of the nineteen boats in the harbor has a number, a name and an
 
 @cache
 def text() -> Path:
-    path = _home() / "calibration.txt"
+    path = home() / f"calibration-{os.getpid()}.txt"
     path.write_text(SENTENCE * 12)  # the tiny tokenizer makes about a token a character
     return path
 
@@ -25,10 +26,8 @@ def text() -> Path:
 def quantized(model: Path, recipe: str, **options: Any) -> Path:
     """A checkpoint of ``model`` in float32, so that only the recipe rounds; made once."""
     settings = {"dtype": "float32"} | options
-    folder = _home() / _named(model.name, recipe, settings)
-    if not folder.exists():
-        quantize_model(model, QuantizeOptions(recipe, **settings), output=folder, text=text())
-    return folder
+    asked = QuantizeOptions(recipe, **settings)
+    return made(lambda folder: quantize_model(model, asked, output=folder, text=text()), model, recipe, settings)
 
 
 def llama() -> Path:
