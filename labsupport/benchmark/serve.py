@@ -48,7 +48,8 @@ class Plan:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if (self.requests is None) == (self.seconds is None) or (self.requests or 1) < 1 or self.warm_up < 0:
+        both = (self.requests is None) == (self.seconds is None)
+        if both or (self.requests is not None and self.requests < 1) or self.warm_up < 0:
             raise ParameterError(
                 f"{self.requests} requests and {self.seconds} seconds, {self.warm_up} to warm up",
                 why="a level ends after a count or after a time, and has at least one request",
