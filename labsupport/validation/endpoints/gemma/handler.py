@@ -68,7 +68,7 @@ class EndpointHandler:
         return sorted({id for id in (self.tokenizer.eos_token_id, *also) if id is not None})
 
     def turns(self, messages: list[dict[str, str]]) -> list[dict[str, str]]:
-        """Gemma has no system role: its text goes before the first user's; and "model" is another word for assistant."""
+        """Gemma has no system role: its text goes before the first user's; "model" is an assistant."""
         system = "\n\n".join(turn["content"] for turn in messages if turn["role"] == "system")
         turns = [
             {"role": "assistant" if turn["role"] == "model" else turn["role"], "content": turn["content"]}
