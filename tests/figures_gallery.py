@@ -27,6 +27,7 @@ from labsupport.figures.engines import EngineBar, engine_bars
 from labsupport.figures.families import families
 from labsupport.figures.layers import attention_triangle, layer_norms, logit_lens
 from labsupport.figures.pipeline import Row, pipeline_map, table
+from labsupport.figures.repository import Leaf, Station, Wire, placeholder_strips, tree_and_graph
 from labsupport.figures.roofline import Work, roofline
 from labsupport.figures.slots import Cell, Life, lifelines, slot_grids, step_bars
 from labsupport.figures.tiles import attention_tiles
@@ -284,6 +285,42 @@ def batches() -> dict[str, LabFigure]:
     }
 
 
+def repositories() -> dict[str, LabFigure]:
+    leaves = [
+        Leaf(0, "repository/"),
+        Leaf(1, "preprocessing/", wrong=True),
+        Leaf(2, "config.pbtxt", "13 in, 20 out"),
+        Leaf(2, "1/model.py", "and 3 more"),
+        Leaf(1, "_assets/smollm2-135m-instruct/"),
+        Leaf(2, "engines/", "4 files, 541 MB"),
+    ]
+    steps = [Station("preprocessing", "×1"), Station("tensorrt_llm", "×1, decoupled"), Station("postprocessing", "×4")]
+    wires = [
+        Wire("client", "preprocessing", ("text_input", "max_tokens", "stop_words")),
+        Wire("client", "tensorrt_llm", ("seed", "temperature", "top_k")),
+        Wire("preprocessing", "tensorrt_llm", ("INPUT_ID", "REQUEST_INPUT_LEN"), wrong=("INPUT_ID",)),
+        Wire("tensorrt_llm", "postprocessing", ("output_ids", "sequence_length")),
+        Wire("tensorrt_llm", "client", ("cum_log_probs",)),
+        Wire("postprocessing", "client", ("OUTPUT",)),
+    ]
+    said = ["decoupled-pair: every call of the BLS fails, or streaming does", "version-folder: no version is available"]
+    words = "A tree beside a graph of three steps; INPUT_ID leads nowhere, and two findings stand below."
+    drawn = tree_and_graph(
+        leaves, steps, wires, caller=Station("tensorrt_llm_bls", "×1, decoupled"), findings=said, alt=words
+    )
+    return {
+        "tree_and_graph": drawn,
+        "graphs_narrow": small_multiples([drawn, drawn], titles=["one", "two"], alt=words),
+        "placeholder_strips": placeholder_strips(
+            {
+                "preprocessing": ["unreadable", "refused", "silent"],
+                "tensorrt_llm": ["unreadable"] * 6 + ["silent"] * 42,
+            },
+            alt="Boxes for each blank: postprocessing has two kinds, tensorrt_llm is silent about 40.",
+        ),
+    }
+
+
 def panels() -> dict[str, LabFigure]:
     grid = []
     for t in (0.2, 0.7, 1.0, 2.0):
@@ -297,7 +334,8 @@ def panels() -> dict[str, LabFigure]:
 
 def gallery() -> dict[str, LabFigure]:
     """Name -> figure, for all figure functions."""
-    return {**distributions(), **search(), **inside(), **diagrams(), **caches(), **builds(), **batches(), **panels()}
+    made = [distributions(), search(), inside(), diagrams(), caches(), builds(), batches(), repositories(), panels()]
+    return {name: figure for figures in made for name, figure in figures.items()}
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from labsupport.figures.families import families, family_masks
 from labsupport.figures.labels import spread
 from labsupport.figures.layers import attention_triangle, logit_lens
 from labsupport.figures.pipeline import Row, pipeline_map, table
+from labsupport.figures.repository import Station, Wire, placeholder_strips, tree_and_graph
 from labsupport.figures.roofline import Work, roofline
 from labsupport.figures.tiles import attention_tiles
 from labsupport.figures.timing import durations, spoken
@@ -39,7 +40,7 @@ def test_it_is_drawn_at_text_width_with_ink_on_it_and_nothing_cut_off(figure: La
     assert np.abs(border - paper).max() < 60
 
 
-@pytest.mark.parametrize("name", [key for key in GALLERY if key != "small_multiples"])
+@pytest.mark.parametrize("name", [key for key in GALLERY if key not in ("small_multiples", "graphs_narrow")])
 def test_no_words_leave_the_figure(name: str):
     page = theme("light")
     with page.active():
@@ -123,6 +124,9 @@ WORD = ["a", "b"].__getitem__
         (lambda: roofline([Work("a", 0, 1)], bandwidth=1, peak=1, alt=ALT), "1 dots"),
         (lambda: attention_tiles(8, 4, (0, 1), alt=ALT), "tile"),
         (lambda: attention_tiles(8, 4, (2, 0), alt=ALT), "tile"),
+        (lambda: tree_and_graph([], [], [], alt=ALT), "without stations"),
+        (lambda: tree_and_graph([], [Station("a")], [Wire("a", "b", ("x",))], alt=ALT), "a wire to 'b'"),
+        (lambda: placeholder_strips({"a": ["broken"]}, alt=ALT), "an unknown outcome"),
         (lambda: durations({}, alt=ALT), "without runs"),
         (lambda: durations({"a": [0.0]}, alt=ALT), "took no time"),
         (lambda: durations({"a": [1.0]}, reference="b", alt=ALT), "no case 'b'"),

@@ -51,13 +51,13 @@ class Wire:
     Args:
         source, target: names of stations; ``client`` is at the top and at the bottom.
         names: the tensors; the first ones are written out.
-        wrong: one of them leads nowhere.
+        wrong: those that lead nowhere; only they are written out then.
     """
 
     source: str
     target: str
     names: tuple[str, ...]
-    wrong: bool = False
+    wrong: tuple[str, ...] = ()
 
 
 def tree_and_graph(
@@ -262,9 +262,10 @@ def _wire(
 
 
 def _names(wire: Wire, count: int) -> list[str]:
+    if wire.wrong:
+        return [*wire.wrong[:count], "leads nowhere ✗" if len(wire.wrong) == 1 else "and more lead nowhere ✗"]
     left = len(wire.names) - count
-    shown = [*wire.names[:count], *([f"and {left} more"] if left > 0 else [])]
-    return [*shown, "leads nowhere ✗"] if wire.wrong else shown
+    return [*wire.names[:count], *([f"and {left} more"] if left > 0 else [])]
 
 
 def _box(axes: Axes, theme: Theme, x: float, y: float, size: float, station: Station) -> None:

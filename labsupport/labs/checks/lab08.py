@@ -123,9 +123,9 @@ def hand_made(home: Path) -> Path:
     from labsupport.models.tiny import byte_tokenizer
     from labsupport.repository.assemble import assemble
 
-    byte_tokenizer(1024).save_pretrained(home / "tokenizer")
+    byte_tokenizer(1024).save_pretrained(home / "tiny")
     engine = stand_in_engine(home / "engine")
-    return spoil(assemble(engine, home / "tokenizer", output=home / "model-repository").folder)
+    return spoil(assemble(engine, home / "tiny", output=home / "model-repository").folder)
 
 
 @exercise("08.1", reference=placeholders)

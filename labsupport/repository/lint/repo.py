@@ -181,4 +181,4 @@ def _in_quotes(text: str, position: int) -> bool:
 
 def _in_comment(text: str, position: int) -> bool:
     before = text[text.rfind("\n", 0, position) + 1 : position]
-    return "#" in re.sub(r'"[^"]*"', "", before)
+    return "#" in re.sub(r'"[^"]*"?', "", before)

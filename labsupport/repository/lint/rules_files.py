@@ -17,6 +17,7 @@ SPECIAL = (
     "encoder", "context_phase", "kv_cache", "total_", "acceptance", "_time_ns", "lora", "guided", "prompt_",
 )  # fmt: skip
 LOADS_NOT = {"tokenizer_dir", "engine_dir", "batching_strategy", *QUOTED}  # unfilled, the model does not load
+SELDOM = {("tensorrt_llm", "tokenizer_dir"), ("preprocessing", "engine_dir")}  # for guided decoding, for pictures
 
 
 @rule("unfilled-unquoted", pain=2, symptom='"Expected integer, got: $" at load, and the model is missing')
@@ -37,11 +38,7 @@ def _unfilled_unquoted(repo: Repo) -> Iterator[Hit]:
 def _unfilled_required(repo: Repo) -> Iterator[Hit]:
     for model in repo.models.values():
         for left in model.placeholders:
-            if (
-                left.quoted
-                and left.name in LOADS_NOT
-                and not (model.name == "tensorrt_llm" and left.name == "tokenizer_dir")
-            ):
+            if left.quoted and _needed(model, left.name):
                 yield Hit(
                     f"{model.name}/config.pbtxt:{left.line}",
                     f"${{{left.name}}} is read as if it were the value",
@@ -54,8 +51,7 @@ def _unfilled_default(repo: Repo) -> Iterator[Hit]:
     for model in repo.models.values():
         by_placeholder = {one.placeholder: one for one in PARAMETERS.get(model.name, [])}
         for left in model.placeholders:
-            optional = left.name not in LOADS_NOT or (model.name == "tensorrt_llm" and left.name == "tokenizer_dir")
-            if left.quoted and optional:
+            if left.quoted and not _needed(model, left.name):
                 known = by_placeholder.get(left.name)
                 yield Hit(
                     f"{model.name}/config.pbtxt:{left.line}",
@@ -207,6 +203,10 @@ def _stray_folder(repo: Repo) -> Iterator[Hit]:
                 "Triton takes each folder of a repository for a model, and this one has no config.pbtxt",
                 "move it elsewhere, or start with --model-control-mode=explicit and a --load-model for each model",
             )
+
+
+def _needed(model: Model, placeholder: str) -> bool:
+    return placeholder in LOADS_NOT and (model.name, placeholder) not in SELDOM
 
 
 def _matters(name: str) -> bool:
