@@ -94,6 +94,29 @@ def bench_gpu(shapes: tuple[str, ...], batches: tuple[int, ...], output: Path | 
         atomic_text(output, json.dumps(found, indent=2) + "\n")
 
 
+@bench.command("overhead")
+@click.argument("source", required=False)
+@click.option("--prompts", default=20, show_default=True, type=click.IntRange(3), help="Asked on both sides.")
+@click.option("--input-tokens", "given", default=64, show_default=True, type=click.IntRange(1))
+@click.option("--output-tokens", "new", default=64, show_default=True, type=click.IntRange(2))
+@click.option("--model", default="tensorrt_llm_bls", show_default=True, help="The served model that is asked.")
+@click.option("--json", "as_json", is_flag=True, help="The runs as JSON, for programs.")
+def bench_overhead(source: str | None, prompts: int, given: int, new: int, model: str, as_json: bool) -> None:
+    """What serving costs: the engine of SOURCE in this process beside the same engine behind Triton, in turn.
+
+    SOURCE is what `labs serve` takes.
+    """
+    from labsupport.benchmark.overhead import measure
+    from labsupport.serving.making import repository_for
+
+    def say(what: str) -> None:
+        click.echo(f"{what} ...", err=True)
+
+    found = measure(repository_for(source), prompts=prompts, given=given, new=new, model=model, progress=say)
+    for text in [json.dumps(asdict(found), indent=2)] if as_json else found.lines():
+        click.echo(text)
+
+
 def chosen(names: str | None) -> list[Peer]:
     """The peers of a list joined by commas; all of them for None.
 

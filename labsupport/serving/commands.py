@@ -12,6 +12,7 @@ import click
 if TYPE_CHECKING:
     from labsupport.serving.server import Server
 
+GRACE_S = 10.0
 QUESTION = "The capital of France is"
 
 
@@ -50,7 +51,7 @@ def serve(source: str | None, dtype: str, port: int | None, host: str, once: str
         return
     chosen = port or (8000 if is_free(Address(8000, host)) else None)
     try:
-        with Server(repository, port=chosen, host=host) as server:
+        with Server(repository, port=chosen, host=host, grace=GRACE_S) as server:
             if once is None:
                 _print_ready(server)
                 server.wait()

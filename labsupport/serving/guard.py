@@ -48,20 +48,18 @@ def main() -> int:
 
 
 def end(child: subprocess.Popen[bytes], grace: float) -> int:
-    """Ask the child to end, wait ``grace`` seconds, then kill it and everything below it."""
-    child.terminate()
+    """Ask the child to end and wait ``grace`` seconds; then kill it, and everything below it."""
+    if grace:
+        child.terminate()
     try:
         code = child.wait(grace)
     except subprocess.TimeoutExpired:
         child.kill()
         code = child.wait()
-    deadline = time.monotonic() + 1
-    while below := children():  # orphans: stubs end by themselves when they see that the server is gone
-        if time.monotonic() > deadline:
-            for pid in below:
-                os.kill(pid, signal.SIGKILL)
+    while below := children():
+        for pid in below:
+            os.kill(pid, signal.SIGKILL)
         time.sleep(0.02)
-        reap()
     return code
 
 

@@ -21,7 +21,6 @@ from labsupport.serving.local import ENGINE, local_launch
 from labsupport.serving.log import PORT_IN_USE, Cause, cause_in, tail
 from labsupport.workspace import Workspace, atomic_text
 
-GRACE_S = 10.0  # what the server gets to end by itself
 _NUMBERS = itertools.count()
 
 
@@ -36,6 +35,8 @@ class Server:
         port: of HTTP, gRPC and metrics on the next two; free ones where missing.
         host: who may connect; the default is this machine alone.
         seconds: until when all models must be ready.
+        grace: seconds that running answers get when the block ends. Nothing is kept, so that by default all is killed
+            at once; Triton itself takes 5 s to unload.
         options: more of tritonserver's options.
 
     Attributes:
@@ -60,10 +61,12 @@ class Server:
         port: int | None = None,
         host: str = LOCAL,
         seconds: float = 60.0,
+        grace: float = 0.0,
         options: tuple[str, ...] = (),
     ) -> None:
         self.repository = Path(repository).expanduser().resolve()
-        self.engine, self.port, self.host, self.seconds, self.options = engine, port, host, seconds, options
+        self.engine, self.port, self.host, self.seconds = engine, port, host, seconds
+        self.grace, self.options = grace, options
         self.address = Address(port or 0, host)
         self.log: Path | None = None
         self.ready_s = 0.0
@@ -95,7 +98,7 @@ class Server:
         if guard is not None:
             guard.send_signal(signal.SIGTERM)
             try:
-                guard.wait(GRACE_S + 5)
+                guard.wait(self.grace + 10)
             except subprocess.TimeoutExpired:
                 guard.kill()  # then the kernel ends the server, and the stubs see it
                 guard.wait()
@@ -159,7 +162,7 @@ class Server:
             guard = [sys.executable, "-I", "-S", str(Path(__file__).with_name("guard.py"))]
             with self.log.open("wb") as sink:
                 self._guard = subprocess.Popen(
-                    [*guard, str(os.getpid()), str(GRACE_S), str(self._folder), prefix, *launch.command],
+                    [*guard, str(os.getpid()), str(self.grace), str(self._folder), prefix, *launch.command],
                     cwd=launch.cwd,
                     env=os.environ | launch.environment,
                     stdin=subprocess.DEVNULL,
