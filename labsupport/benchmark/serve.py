@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -85,11 +87,21 @@ def measure(
         BenchmarkError: no request was answered.
         ServerError: the server is not there, or has no such model.
     """
-    points = asyncio.run(_measure(target, plan, tokenizer, progress))
+    points = _finished(_measure(target, plan, tokenizer, progress))
     if limit:
         points = [point(one.load, one.runs, plan.slo, one.client, limit(one), plan.seed) for one in points]
     date = datetime.now(timezone.utc).isoformat(timespec="seconds")
     return Report(date=date, cpu=cpu, target=target.title, settings=dict(settings or {}), slo=plan.slo, points=points)
+
+
+def _finished(work: Coroutine[Any, Any, list[Point]]) -> list[Point]:
+    """Run to the end; in a thread of its own where this one has an event loop already, as in a notebook."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(work)
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, work).result()
 
 
 async def _measure(target: Target, plan: Plan, tokenizer: Path, progress: Callable[[str], object]) -> list[Point]:

@@ -85,7 +85,8 @@ def pareto(
             axes.text(slo, 0.02 * top, f" objective: {slo:g} ms", color=theme.ink, fontsize=8, ha="left")
         if roofline:
             axes.axhline(roofline, color=theme.ink, linestyle="--", linewidth=1.0)
-            axes.text(right, roofline, f"limit of the machine: {roofline:.0f}", fontsize=8, ha="right", va="bottom")
+            axes.annotate(f"limit of the machine: {roofline:.0f}", (right, roofline), xytext=(0, 3), ha="right",
+                          textcoords="offset points", fontsize=8)  # fmt: skip
         for number, (name, curve) in enumerate(curves.items()):
             _curve(axes, name, curve, number, theme)
         if len(curves) > 1:
@@ -185,6 +186,50 @@ def lanes(
         axes.invert_yaxis()
         axes.set(xlabel="seconds", ylabel="request", xlim=(min(lane.due for lane in kept), None))
         axes.set_title(f"{title}: outlined = waiting for the first token, a tick = a token", fontsize=9)
+        return figure
+
+    return LabFigure(draw, alt=alt, badge=badge)
+
+
+def strips(
+    groups: Mapping[str, Sequence[float]],
+    *,
+    alt: str,
+    xlabel: str = "seconds that a request took",
+    title: str = "Every request, and three figures",
+    badge: str = "measured here",
+) -> LabFigure:
+    """A strip of dots for each group, one dot a value, with mean, median and 99th percentile; the axis is logarithmic.
+
+    Raises:
+        ParameterError: a group without values, or a value of 0 or less.
+    """
+    if not groups or any(not len(values) or min(values) <= 0 for values in groups.values()):
+        raise ParameterError("a strip without dots", why="a logarithmic axis has no 0", fix="give positive values")
+
+    def draw(theme: Theme) -> Figure:
+        import numpy as np
+
+        figure, axes = theme.figure(0.9 + 0.85 * len(groups))
+        chance = np.random.default_rng(0)
+        for row, values in enumerate(groups.values()):
+            array = np.asarray(values, dtype=np.float64)
+            heights = row + chance.uniform(-0.2, 0.2, len(array))
+            axes.plot(array, heights, ".", color=ROLES["generated"], markersize=4, alpha=0.6, markeredgewidth=0)
+            marks = [("mean", array.mean(), 0.3, (0, -9), "center"), ("p50", np.percentile(array, 50), -0.3, (2, 2), "right"),
+                     ("p99", np.percentile(array, 99), -0.3, (-2, 2), "left")]  # fmt: skip
+            for color, (name, value, side, offset, align) in zip(COLORS[1:], marks, strict=True):
+                axes.plot([value, value], [row - 0.3, row + 0.3], color=ROLES[color], linewidth=2)
+                axes.annotate(
+                    name, (value, row + side), xytext=offset, textcoords="offset points", ha=align, fontsize=8
+                )
+        axes.set_yticks(range(len(groups)), list(groups))
+        axes.set_ylim(len(groups) - 0.35, -0.65)
+        axes.set_xscale("log")
+        axes.margins(x=0.06)
+        axes.grid(axis="x")
+        axes.set_xlabel(xlabel)
+        axes.set_title(title)
         return figure
 
     return LabFigure(draw, alt=alt, badge=badge)
