@@ -42,7 +42,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path
     )  # fmt: skip
     repository = assemble(engine, model_folder(), output=tmp_path_factory.mktemp("validation") / "repository").folder
     with traced_server(repository, seconds=120) as (server, log):
-        yield str(server.address), log
+        yield f"{server.address.host}:{server.address.port}", log
 
 
 @pytest.fixture(scope="module")

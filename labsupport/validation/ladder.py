@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 
-from labsupport.errors import LabError
+from labsupport.errors import LabError, RequestError, ServerError
 from labsupport.validation.material import Material
 from labsupport.validation.verdict import Level, Report, Verdict
 
@@ -73,6 +73,8 @@ def run(rung: Rung, material: Material) -> Level:
     try:
         verdicts = rung.check(material)
     except LabError as problem:
+        if isinstance(problem, ServerError) and not isinstance(problem, RequestError):
+            raise  # nobody is there: that says nothing of the target
         verdicts = [Verdict(rung.name, "could be run", "fail", problem.what, evidence=(problem.why,))]
     seconds = time.perf_counter() - began
     return Level(rung.name, rung.title, rung.component, tuple(verdicts), material.tokens - tokens, seconds)

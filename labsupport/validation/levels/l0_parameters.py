@@ -121,12 +121,9 @@ def _probes(material: Material) -> list[Verdict]:
     ]
     served = [answer.error for answer in answers[:-1] if answer.error]
     wrong = [f"{name}: {what}" for name, fine, what in found if not fine] + [f"refused: {error}" for error in served]
-    return [
-        Verdict(
-            "L0", "probes", "fail" if wrong else "pass", f"{len(wrong)} of {len(found)} fields do not do what they say",
-            n=len(asks), statistic=len(wrong), threshold=0, evidence=tuple(wrong),
-        )
-    ]  # fmt: skip
+    told = f"{len(wrong)} faults in {len(found)} probes of what fields do"
+    verdict = Verdict("L0", "probes", "fail" if wrong else "pass", told, n=len(asks), statistic=len(wrong), threshold=0)
+    return [replace(verdict, evidence=tuple(wrong))]
 
 
 MINIMUM = 5

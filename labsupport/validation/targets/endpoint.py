@@ -69,7 +69,7 @@ class EndpointTarget:
         try:
             found = self.handler(request)
         except (ValueError, RuntimeError) as refused:
-            return Answer(error=str(refused))
+            return Answer(error=str(refused).splitlines()[0])
         return Answer(
             tuple(found["output_ids"]), found["text"], found["finish_reason"], tuple(found["input_ids"]),
             tuple(found["log_probs"]),

@@ -56,7 +56,7 @@ class EngineTarget:
         """Answer one request token by token; text comes in whole characters."""
         number = self._enqueue(ask, streaming=True)
         if isinstance(number, LabError):
-            return Answer(error=str(number))
+            return Answer(error=number.what)
         words, events, parts = Detokenizer(self.tokenizer), list[Event](), list[Result]()
         for response in self.executor.stream(number):
             part = response.result_or_raise()
@@ -97,12 +97,12 @@ class EngineTarget:
 
     def _answer(self, ask: Ask, number: int | LabError) -> Answer:
         if isinstance(number, LabError):
-            return Answer(error=str(number))
+            return Answer(error=number.what)
         try:
             [response] = list(self.executor.stream(number))
             return self._read(ask, response.result_or_raise())
         except LabError as failed:
-            return Answer(error=str(failed))
+            return Answer(error=failed.what)
 
     def _read(self, ask: Ask, result: Result) -> Answer:
         [ids] = result.output_token_ids

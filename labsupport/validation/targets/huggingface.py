@@ -69,7 +69,7 @@ class HuggingFaceTarget:
                     return_dict_in_generate=True, output_logits=True, **how,
                 )  # fmt: skip
         except (LabError, ValueError, RuntimeError) as refused:
-            return Answer(error=str(refused))
+            return Answer(error=str(refused).splitlines()[0])
         output = tuple(done.sequences[0, ids.shape[1] :].tolist())
         logits = np.stack([row[0].float().cpu().numpy() for row in done.logits])
         log_probs = log_softmax(logits.astype(np.float64))[np.arange(len(output)), list(output)]

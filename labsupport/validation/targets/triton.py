@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from labsupport.errors import LabError, RequestError
+from labsupport.errors import ParameterError, RequestError
 from labsupport.repository.contract import ENCODED_NAMES, PROMPT_NAMES
 from labsupport.serving import Chunk, Client, Sampling
 from labsupport.serving.sampling import KINDS
@@ -68,8 +68,8 @@ class TritonTarget:
         """The BLS's stream; it names no ids, and its client keeps the final flag to itself."""
         try:
             chunks = self.text.stream(*self._text_request(ask)).answer().chunks
-        except LabError as refused:
-            return Answer(error=str(refused))
+        except (RequestError, ParameterError) as refused:
+            return Answer(error=refused.why)
         last = len(chunks) - 1
         events = tuple(Event(chunk.text, chunk.ids, place == last) for place, chunk in enumerate(chunks))
         return Answer(text="".join(event.text for event in events), events=events)
@@ -93,8 +93,8 @@ class TritonTarget:
             [chunk] = self._call(ENGINE, {**self._engine_tensors(ask), **encoded})
             ids = chunk.ids
             text = self.text.generate(*self._text_request(ask)).text if ask.stop_words else self._decode(ids)
-        except LabError as refused:
-            return Answer(error=str(refused))
+        except (RequestError, ParameterError) as refused:
+            return Answer(error=refused.why)
         log_probs = chunk.tensors["output_log_probs"].reshape(-1)[: len(ids)]
         logits = chunk.tensors["generation_logits"] if self._gives_logits else None
         rows = None if logits is None else logits.reshape(-1, logits.shape[-1])[: len(ids)].astype(np.float32)
