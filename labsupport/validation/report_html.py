@@ -12,7 +12,8 @@ STYLE = """
 :root { color-scheme: light dark; --ok: #00703c; --bad: #b3261e; --open: #8a5a00; }
 @media (prefers-color-scheme: dark) { :root { --ok: #5fd38d; --bad: #ff8a80; --open: #ffd180; } }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 80rem; margin: 2rem auto; padding: 0 1rem; }
-table { border-collapse: collapse; width: 100%; } th { white-space: nowrap; } th, td { text-align: left; vertical-align: top; padding: .3rem .6rem;
+table { border-collapse: collapse; width: 100%; } th { white-space: nowrap; }
+th, td { text-align: left; vertical-align: top; padding: .3rem .6rem;
 border-bottom: 1px solid #8886; } pre { white-space: pre-wrap; overflow-wrap: anywhere; margin: 0; font-size: .85rem; }
 .pass, .same { color: var(--ok); } .fail, .differs { color: var(--bad); } .insufficient, .neartie, .unknown
 { color: var(--open); } mark { background: #8883; } .number { font-variant-numeric: tabular-nums; } summary { cursor:
@@ -47,10 +48,11 @@ def _row(verdict: Verdict) -> str:
     details = f"<details{shown}><summary>evidence</summary><ul>{evidence}</ul></details>" if evidence else ""
     limit = f"p &lt; {verdict.alpha:g}" if verdict.alpha is not None else _number(verdict.threshold)
     seen = f"p = {verdict.p:.2g}" if verdict.p is not None else _number(verdict.statistic)
+    number = ", ".join(part for part in (seen, f"n = {verdict.n}") if part)
     return (
         f'<tr><td>{escape(verdict.test)}</td><td class="{verdict.decision}">{SYMBOL[verdict.decision]} '
         f"{verdict.decision}</td><td>{escape(verdict.detail)}{details}</td>"
-        f'<td class="number">{", ".join(filter(None, (seen, f"n = {verdict.n}")))}</td><td class="number">{limit} ({verdict.source})</td>'
+        f'<td class="number">{number}</td><td class="number">{limit} ({verdict.source})</td>'
         f'<td class="told">{escape(verdict.power)}</td></tr>'
     )
 
