@@ -68,7 +68,7 @@ def test_it_listens_on_this_machine_alone(server: Server) -> None:
     port = server.address.port
     assert listening == dict.fromkeys((port, port + 1, port + 2), "127.0.0.1")
     assert server.address.is_ready("tensorrt_llm_bls")
-    assert 0 < server.ready_s < 60
+    assert 0 < server.ready_s < 90
 
 
 def test_a_server_in_a_process_that_is_killed_leaves_nothing(server: Server, repository: Path) -> None:

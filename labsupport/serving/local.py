@@ -50,6 +50,22 @@ def why_not_here() -> str | None:
     return None
 
 
+def require_here() -> Path:
+    """The folder of pytriton.
+
+    Raises:
+        ServerError: the server cannot run on this machine.
+    """
+    home, problem = package(), why_not_here()
+    if home is None or problem:
+        raise ServerError(
+            "no Triton server can run on this machine",
+            why=problem or "",
+            fix="name a server elsewhere: export TRITON_URL=HOST:8000; or make setup, where nvidia-pytriton exists",
+        )
+    return home
+
+
 def local_launch(
     repository: Path, backends: Path, engine: Path, address: Address, options: tuple[str, ...], prefix: str
 ) -> Launch:
@@ -66,16 +82,9 @@ def local_launch(
     Raises:
         ServerError: the server cannot run here, or not this repository.
     """
-    home = package()
-    problem = why_not_here()
-    if home is None or problem:
-        raise ServerError(
-            "no Triton server can run on this machine",
-            why=problem or "",
-            fix="name a server elsewhere: export TRITON_URL=HOST:8000; or make setup, where nvidia-pytriton exists",
-        )
+    home = require_here()
     _require_streams(repository)
-    _fill(backends, home, engine)
+    fill_backends(backends, engine)
     libraries = [home.parent / "nvidia_pytriton.libs", Path(sysconfig.get_config_var("LIBDIR"))]
     environment = {
         "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}",  # the stub takes the first python3
@@ -89,14 +98,21 @@ def local_launch(
     return Launch(command, repository, environment)
 
 
-def _fill(backends: Path, home: Path, engine: Path) -> None:
-    """Copies (3 MB): the server refuses a link that leads out of its backend directory."""
+def fill_backends(folder: Path, engine: Path) -> None:
+    """Triton's Python backend with this Python's stub, and ``engine`` as the backend ``tensorrtllm``.
+
+    Copies (3 MB): the server refuses a link that leads out of its backend directory.
+
+    Raises:
+        ServerError: there is no Triton on this machine.
+    """
+    home = require_here()
     version = f"{sys.version_info[0]}.{sys.version_info[1]}"
     stub = home / "tritonserver" / "python_backend_stubs" / version / "triton_python_backend_stub"
     unwanted = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(home / "tritonserver" / "backends" / PYTHON, backends / PYTHON, ignore=unwanted)
-    shutil.copy(stub, backends / PYTHON)
-    shutil.copytree(engine, backends / ENGINE, ignore=unwanted)
+    shutil.copytree(home / "tritonserver" / "backends" / PYTHON, folder / PYTHON, ignore=unwanted)
+    shutil.copy(stub, folder / PYTHON)
+    shutil.copytree(engine, folder / ENGINE, ignore=unwanted)
 
 
 def _require_streams(repository: Path) -> None:

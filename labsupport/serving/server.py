@@ -60,7 +60,7 @@ class Server:
         engine: Path | None = None,
         port: int | None = None,
         host: str = LOCAL,
-        seconds: float = 60.0,
+        seconds: float = 90.0,
         grace: float = 0.0,
         options: tuple[str, ...] = (),
     ) -> None:
