@@ -162,6 +162,14 @@ def _covered(left: set[tuple[int, int, int, int]], row: dict[int, int], new: int
     return sum((i, row[i], j, row[j]) in left for i, j in pairs)
 
 
-def schema_text() -> str:
-    """The JSON Schema of a file of prompts, as ``data/prompts.schema.json`` holds it."""
-    return json.dumps(Prompts.model_json_schema(), indent=2) + "\n"
+def schema_text(model: type[BaseModel] = Prompts) -> str:
+    """A model's JSON Schema without its prose, as ``data/*.schema.json`` hold it."""
+    return json.dumps(_plain(model.model_json_schema()), indent=2) + "\n"
+
+
+def _plain(part: Any) -> Any:
+    if isinstance(part, dict):
+        return {
+            key: _plain(value) for key, value in part.items() if not (key == "description" and isinstance(value, str))
+        }
+    return [_plain(item) for item in part] if isinstance(part, list) else part

@@ -7,7 +7,6 @@ What a person reads: ``conversations``, ``parameters``, ``input`` (the prompt af
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -205,8 +204,3 @@ def read_responses(path: Path) -> list[Response]:
                 f"{path}, line {number}: {place}", why=first["msg"], fix="labs respond TARGET"
             ) from None
     return found
-
-
-def schema_text() -> str:
-    """The JSON Schema of one line, as ``data/response.schema.json`` holds it."""
-    return json.dumps(Response.model_json_schema(), indent=2) + "\n"
