@@ -132,7 +132,7 @@ def why_seeds_differ(probs: Array, seed: int, tokens: int = 8) -> SeedStory:
 
     Three things differ, and each alone is enough: the generator, how many numbers a token takes (1 against V), and how
     numbers become a token (walk down a sum, or win a race). Besides, Hugging Face's stream belongs to the process, so
-    that a batch shares it.
+    that a batch shares it, and torch's generator on a CPU reads 32 of the seed's 64 bits.
     """
     cpp, hf = stream_for("trtllm-cpp", seed), stream_for("hf", seed)
     pairs = tuple((cpp.draw(probs), hf.draw(probs)) for _ in range(tokens))

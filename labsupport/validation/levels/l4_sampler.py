@@ -147,7 +147,8 @@ def _seeds(material: Material) -> list[Verdict]:
     if not wrong:
         wrong += ["the same seed twice gives two answers"] if one.output_ids != again.output_ids else []
         wrong += ["two seeds give one answer"] if one.output_ids == other.output_ids else []
-        wrong += ["the highest bit of a seed is ignored"] if other.output_ids == low.output_ids else []
+        lost = material.facts.dialect == "trtllm-cpp" and other.output_ids == low.output_ids
+        wrong += ["the highest bit of a seed is ignored"] if lost else []  # as torch's generator on a CPU does
     if not wrong and material.facts.dialect == "trtllm-cpp":
         [zero] = material.ask([replace(ask, seed=0)])
         wrong += ["no seed is not seed 0"] if zero.output_ids != unset.output_ids else []

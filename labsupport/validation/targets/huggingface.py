@@ -83,11 +83,11 @@ class HuggingFaceTarget:
     def _how(self, ask: Ask) -> dict[str, Any]:
         """The keywords of ``generate``; a field that is unset there would bring a default of its own."""
         given = {name: value for name, value in vars(ask.settings).items() if value is not None}
-        if given.get("do_sample") is False or given.get("top_k") == 1:
-            return dict(GREEDY)
         how: dict[str, Any] = {RENAMED.get(name, name): value for name, value in given.items() if name not in LEFT_OUT}
         if bias := ask.settings.logit_bias:
             how["sequence_bias"] = [[[int(id)], float(value)] for id, value in bias.items()]
+        if given.get("do_sample") is False or given.get("top_k") == 1:
+            return {**how, **GREEDY}
         return {"do_sample": True, "top_k": 0, "top_p": 1.0, "temperature": 1.0, **how}
 
 
