@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "engine": BASE | {"models", "decoding", "checkpoint", "doctor"},
     "serving": BASE | {"models", "checkpoint", "engine", "repository", "backends"},
     "backends": BASE | {"models", "decoding", "checkpoint", "engine"},
-    "validation": BASE | {"models", "decoding", "checkpoint", "engine", "repository", "serving"},
+    "validation": BASE | {"models", "decoding", "checkpoint", "engine", "repository", "serving", "backends"},
     "benchmark": BASE | {"models", "decoding", "checkpoint", "doctor", "engine", "figures", "repository", "serving"},
     "labs": BASE
     | {
