@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from labsupport.errors import ParameterError
 from labsupport.figures.figure import LabFigure
@@ -102,7 +102,7 @@ def pareto(
 def _curve(axes: Axes, name: str, curve: Sequence[Level], number: int, theme: Theme) -> None:
     color = ROLES[COLORS[number % len(COLORS)]]
     x, y = [level.latency.value for level in curve], [level.rate.value for level in curve]
-    thin = {"color": color, "linewidth": 1.0, "alpha": 0.7}
+    thin: dict[str, Any] = {"color": color, "linewidth": 1.0, "alpha": 0.7}
     for level in curve:
         axes.plot(
             [level.latency.low, level.latency.high], [level.rate.value] * 2, color=color, linewidth=1.0, alpha=0.7
@@ -216,7 +216,8 @@ def strips(
             array = np.asarray(values, dtype=np.float64)
             heights = row + chance.uniform(-0.2, 0.2, len(array))
             axes.plot(array, heights, ".", color=ROLES["generated"], markersize=4, alpha=0.6, markeredgewidth=0)
-            marks = [("mean", array.mean(), 0.3, (0, -9), "center"), ("p50", np.percentile(array, 50), -0.3, (2, 2), "right"),
+            marks = [("mean", array.mean(), 0.3, (0, -9), "center"),
+                     ("p50", np.percentile(array, 50), -0.3, (2, 2), "right"),
                      ("p99", np.percentile(array, 99), -0.3, (-2, 2), "left")]  # fmt: skip
             for color, (name, value, side, offset, align) in zip(COLORS[1:], marks, strict=True):
                 axes.plot([value, value], [row - 0.3, row + 0.3], color=ROLES[color], linewidth=2)
