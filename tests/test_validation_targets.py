@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from validation_made import SMALL, model_folder, reference
 
 from labsupport.decoding import Settings
-from labsupport.errors import ParameterError
+from labsupport.errors import EngineError, ParameterError
 from labsupport.validation.ladder import climb
 from labsupport.validation.material import Material
 from labsupport.validation.opening import open_target
-from labsupport.validation.target import Ask, conversation
+from labsupport.validation.target import Ask, Facts, conversation
 from labsupport.validation.targets.endpoint import ENDPOINTS, EndpointTarget
+from labsupport.validation.targets.trtllm import TensorRTLLMTarget
 
 FAMILIES = sorted(path.parent.name for path in ENDPOINTS.glob("*/handler.py"))
 
@@ -56,6 +59,37 @@ def test_a_handler_stands_alone(family: str) -> None:
     imported = {line.split()[1] for line in source.splitlines() if line.startswith(("import ", "from "))}
     foreign = {name for name in imported if name not in sys.stdlib_module_names}
     assert all(name in required for name in foreign)
+
+
+class Runner:
+    """The shapes that ``ModelRunnerCpp.generate`` is documented to return; the prompt stands before the output."""
+
+    def generate(self, batch: Any, **how: Any) -> dict[str, Any]:
+        self.how = how
+        [ids] = batch
+        output = torch.tensor([*ids.tolist(), 5, 6, 2, 0])
+        return {
+            "output_ids": output[None, None],
+            "sequence_lengths": torch.tensor([[len(ids) + 3]]),
+            "log_probs": torch.tensor([[[-0.5, -0.25, -0.125, 0.0]]]),
+        }
+
+
+def test_tensorrt_llm_is_asked_for_one_request_with_its_own_seed() -> None:
+    runner = Runner()
+    target = TensorRTLLMTarget(runner, reference().tokenizer, [2, 0], Facts("double", "trtllm"))
+    ask = Ask("Hi", 8, Settings(temperature=0.5, top_k=3, min_length=1, end_ids=(2,)), 2**63, ("stop",))
+    [answer] = target.generate([ask])
+    assert (answer.output_ids, answer.finish, answer.log_probs) == ((5, 6, 2), "end", (-0.5, -0.25, -0.125))
+    assert runner.how["random_seed"] == 2**63
+    assert runner.how["end_id"] == 2
+    assert runner.how["stop_words_list"] == [[reference().tokenizer.encode("stop"), [0]]]
+    assert runner.how["min_tokens"] == 1
+
+
+def test_tensorrt_llm_is_not_here_and_that_is_told() -> None:
+    with pytest.raises(EngineError, match="no tensorrt_llm here"):
+        open_target("trtllm:engine", str(model_folder()))
 
 
 @pytest.mark.parametrize("name", ["ftp://host", "nothing", "handler:opt"])

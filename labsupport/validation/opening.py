@@ -14,7 +14,8 @@ def open_target(name: str, reference: str, dtype: str = "float32", quantization:
 
     Args:
         name: a folder that ``labs build`` wrote, ``http://HOST:PORT`` or ``grpc://HOST:PORT`` of a Triton server (the
-            port is HTTP's in both), ``hf:MODEL``, or ``handler:FAMILY:MODEL`` for an endpoint's handler.
+            port is HTTP's in both), ``hf:MODEL``, ``handler:FAMILY:MODEL`` for an endpoint's handler, or
+            ``trtllm:FOLDER`` for TensorRT-LLM's runtime in its container.
         reference: the original model, whose tokenizer a target without one of its own uses.
         dtype, quantization: of the engine behind a server, which does not say it.
 
@@ -31,6 +32,10 @@ def open_target(name: str, reference: str, dtype: str = "float32", quantization:
 
         family, _, model = name.removeprefix("handler:").partition(":")
         return EndpointTarget(family, model or reference)
+    if name.startswith("trtllm:"):
+        from labsupport.validation.targets.trtllm import open_trtllm
+
+        return open_trtllm(Path(name.removeprefix("trtllm:")), reference, dtype, quantization)
     if "://" in name:
         from labsupport.models import load_tokenizer
         from labsupport.validation.targets.triton import TritonTarget
