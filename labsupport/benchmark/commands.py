@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from labsupport.benchmark.catalogue import PEERS, PRECISIONS
-from labsupport.benchmark.serve_commands import bench_compare, bench_generator, bench_serve
+from labsupport.benchmark.serve_commands import bench_agree, bench_compare, bench_generator, bench_serve
 from labsupport.checkpoint.commands import bench_convert, model_folder
 from labsupport.checkpoint.quantize.commands import bench_quantize
 from labsupport.errors import BenchmarkError
@@ -29,6 +29,7 @@ bench.add_command(bench_quantize, "quantize")
 bench.add_command(bench_serve, "serve")
 bench.add_command(bench_compare, "compare")
 bench.add_command(bench_generator, "generator")
+bench.add_command(bench_agree, "agree")
 
 
 @bench.command("engines")

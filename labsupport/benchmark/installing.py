@@ -30,9 +30,8 @@ def python_of(peer: Peer) -> Path:
 
 def installed(peer: Peer) -> bool:
     """Whether the last step of ``install`` was reached, for this very list of packages."""
-    return peer.script.is_file() and (
-        not peer.pip or (read_record(home(peer) / "venv") or {}).get("pip") == _wanted(peer)
-    )
+    ready = not peer.pip or (read_record(home(peer) / "venv") or {}).get("pip") == _wanted(peer)
+    return ready and (peer.script.is_file() or not peer.precisions)  # a tool that runs no model needs no script
 
 
 def _wanted(peer: Peer) -> list[list[str]]:

@@ -237,3 +237,29 @@ def bench_generator(users: int, requests: int, as_json: bool) -> None:
             f"{one.protocol}: {one.rate:,.0f} tokens/s in {one.users} streams, {one.cores:.2f} cores, "
             f"{one.per_token * 1e6:.0f} us of CPU for a token ({one.tokens:,} tokens)"
         )
+
+
+@click.command()
+@click.argument("repository", type=_FILE)
+@click.option("--install", "to_install", is_flag=True, help="Install AIPerf first, in a Python of its own.")
+@click.option("--users", default=2, show_default=True, help="Users of the closed loop.")
+@click.option("--requests", default=30, show_default=True, help="Requests.")
+@click.option("--input-tokens", "given", default=64, show_default=True)
+@click.option("--output-tokens", "new", default=32, show_default=True)
+@click.option("--model", default="ensemble", show_default=True)
+def bench_agree(
+    repository: Path, to_install: bool, users: int, requests: int, given: int, new: int, model: str
+) -> None:
+    """Serve REPOSITORY and measure it with this load generator and with NVIDIA's AIPerf: do the two agree?"""
+    from labsupport.benchmark.aiperf import AIPERF, agree
+    from labsupport.benchmark.installing import install
+    from labsupport.serving import Server
+
+    if to_install:
+        install(AIPERF)
+    words = next(repository.glob("_assets/*/tokenizer/tokenizer.json"), repository / "tokenizer.json").parent
+    with Server(repository) as server:
+        found = agree(server.address, model, words.resolve(), users=users, requests=requests, given=given, new=new)
+    click.echo(f"{'':22}{'ours':>10}{'AIPerf':>10}{'ratio':>8}")
+    for one in found:
+        click.echo(f"{one.metric:22}{one.ours:10.2f}{one.theirs:10.2f}{one.ratio:8.3f}")
