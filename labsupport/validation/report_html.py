@@ -23,11 +23,9 @@ pointer; } .told { opacity: .8; font-size: .9rem; }
 
 def validation_html(report: Report) -> str:
     """The report of ``labs validate``: the verdict, then each level with its tests, thresholds and evidence."""
-    guilty = report.first_failure
-    what = f"{guilty.name} fails, and what is below it holds: look at {guilty.component}." if guilty else ""
     head = (
         f'<h1 class="{report.decision}">{SYMBOL[report.decision]} {report.decision}: {escape(report.target)}</h1>'
-        f"<p>Reference: {escape(report.reference)}. {escape(what)}</p>"
+        f"<p>Reference: {escape(report.reference)}. {escape(report.conclusion)}</p>"
     )
     return _page(f"Validation of {report.target}", head + "".join(map(_level, report.levels)))
 

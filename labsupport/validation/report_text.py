@@ -24,12 +24,8 @@ def level_lines(level: Level) -> Iterator[str]:
 def conclusion_lines(report: Report) -> Iterator[str]:
     """What it all means."""
     yield f"{_mark(report.decision)} {report.target} against {report.reference}: {report.decision}"
-    guilty = report.first_failure
-    if guilty is not None:
-        yield f"  {guilty.name} fails, and what is below it holds: look at {guilty.component}"
-    elif report.decision == "insufficient":
-        unsure = ", ".join(level.name for level in report.levels if level.decision == "insufficient")
-        yield f"  nothing failed, and {unsure or 'every level'} had too little to decide by"
+    if report.conclusion:
+        yield f"  {report.conclusion}"
 
 
 def _mark(decision: Decision) -> str:

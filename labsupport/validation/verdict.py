@@ -93,6 +93,18 @@ class Report:
         return next((level for level in self.levels if level.decision == "fail"), None)
 
     @property
+    def conclusion(self) -> str:
+        """What it means, in one sentence; "" where all is well."""
+        guilty = self.first_failure
+        if guilty is not None:
+            holds = "" if guilty is self.levels[0] else ", and what is below it holds"
+            return f"{guilty.name} fails{holds}: look at {guilty.component}"
+        if self.decision == "insufficient":
+            unsure = ", ".join(level.name for level in self.levels if level.decision == "insufficient")
+            return f"nothing failed, and {unsure or 'every level'} had too little to decide by"
+        return ""
+
+    @property
     def exit_code(self) -> int:
         """0 pass, 1 fail, 2 insufficient."""
         return EXIT_CODE[self.decision]
