@@ -1,0 +1,128 @@
+"""``labs bench serve`` against the real Triton server, a peer in the engine's place; what the generator can take."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from repositories_made import good
+
+from labsupport.benchmark.aiperf import compared
+from labsupport.benchmark.arrivals import Closed
+from labsupport.benchmark.commands import bench
+from labsupport.benchmark.generator import TOKENS, capacity
+from labsupport.benchmark.serve import Plan, measure
+from labsupport.benchmark.served import Report
+from labsupport.benchmark.target_triton import GrpcTarget, HttpTarget
+from labsupport.benchmark.workload import Lengths
+from labsupport.errors import BenchmarkError, RequestError, ServerError
+from labsupport.serving import Address, Server
+from labsupport.serving.local import why_not_here
+
+ENGINE = Path(__file__).parent / "fixtures" / "echo_engine"
+WORDS = "_assets/*/tokenizer/tokenizer.json"
+needs_triton = pytest.mark.skipif(
+    why_not_here() is not None or sys.version_info >= (3, 12),
+    reason=why_not_here() or "decoupled calls hang in the Python 3.12 stub of nvidia-pytriton 0.7.0",
+)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    repository = good(tmp_path_factory.mktemp("load") / "repository", "sentencepiece")
+    with Server(repository, engine=ENGINE, seconds=120) as running:
+        yield running
+
+
+def words(server: Server) -> Path:
+    return next(server.repository.glob(WORDS)).parent
+
+
+@needs_triton
+@pytest.mark.parametrize("ask", [GrpcTarget, HttpTarget])
+@pytest.mark.parametrize("model", ["ensemble", "tensorrt_llm_bls"])
+def test_streams_are_counted_as_they_were_asked(server: Server, ask: type[GrpcTarget], model: str) -> None:
+    plan = Plan((Closed(2),), 6, warm_up=1, inputs=Lengths(30, 30), outputs=Lengths(5, 7))
+    found = measure(ask(server.address, model), plan, words(server)).points[0]
+    assert (found.requests, found.failed) == (6, 0)
+    assert found.client.cores is not None
+    for run in found.runs:
+        assert run.tokens in (5, 6, 7)
+        assert 1 <= sum(chunk.tokens for chunk in run.chunks) <= run.tokens
+        assert run.due <= run.sent < run.chunks[0].at <= run.ended
+
+
+@needs_triton
+def test_the_engine_s_model_takes_ids_and_gives_them(server: Server) -> None:
+    plan = Plan((Closed(1),), 3, warm_up=0, inputs=Lengths(20, 20), outputs=Lengths(6, 6))
+    found = measure(GrpcTarget(server.address, "tensorrt_llm"), plan, words(server)).points[0]
+    assert [[chunk.tokens for chunk in run.chunks] for run in found.runs] == [[1] * 6] * 3
+
+
+@needs_triton
+def test_text_is_counted_where_answers_end_by_themselves(server: Server) -> None:
+    plan = Plan((Closed(1),), 3, warm_up=0, inputs=Lengths(8, 8), outputs=Lengths(50, 50), fixed=False)
+    found = measure(GrpcTarget(server.address, "tensorrt_llm_bls", ignore_end=False), plan, words(server)).points[0]
+    assert all(4 <= run.tokens < 50 for run in found.runs)  # the echo of a prompt of about eight tokens
+
+
+@needs_triton
+def test_the_command_measures_a_running_server(server: Server, tmp_path: Path) -> None:
+    asked = ["serve", server.address.http, "--tokenizer", str(words(server)), "--requests", "4", "--warmup", "1",
+             "--input-tokens", "20", "--output-tokens", "4", "--slo", "ttft=5000", "--json", "--concurrency", "2",
+             "--output", str(tmp_path / "out.json"), "--chart", str(tmp_path / "chart.png")]  # fmt: skip
+    done = CliRunner().invoke(bench, asked, catch_exceptions=False)
+    found = Report.model_validate(json.loads(done.stdout))
+    assert found.points[0].goodput is not None
+    assert Report.model_validate_json((tmp_path / "out.json").read_text()) == found
+    assert (tmp_path / "chart.png").read_bytes()[1:4] == b"PNG"
+
+
+@needs_triton
+def test_a_model_that_is_not_there_and_a_server_that_is_not(server: Server) -> None:
+    plan = Plan((Closed(1),), 1, warm_up=0, inputs=Lengths(4, 4))
+    with pytest.raises(RequestError):
+        measure(GrpcTarget(server.address, "nobody"), plan, words(server))
+    with pytest.raises(ServerError):
+        measure(HttpTarget(Address(9), "ensemble"), plan, words(server))
+
+
+@needs_triton
+def test_requests_that_the_server_refuses_have_failed(server: Server) -> None:
+    plan = Plan((Closed(1),), 2, warm_up=0, inputs=Lengths(4, 4), outputs=Lengths(4, 4))
+    broken = GrpcTarget(server.address, "tensorrt_llm_bls")
+
+    async def nonsense(job: object) -> object:
+        request = await GrpcTarget.prepare(broken, job)  # type: ignore[arg-type]
+        del request.inputs[:]
+        del request.raw_input_contents[:]
+        return request
+
+    broken.prepare = nonsense  # type: ignore[method-assign]
+    with pytest.raises(BenchmarkError, match="none of 2 requests was answered"):
+        measure(broken, plan, words(server))
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http"])
+def test_the_generator_takes_in_what_an_instant_server_gives(protocol: str) -> None:
+    found = capacity(protocol, users=4, requests=12)
+    assert found.tokens == 12 * TOKENS
+    assert found.rate > 300  # on a busy machine; `labs bench generator` prints what it is on yours
+    assert 0 < found.per_token < 0.01
+
+
+def test_ours_beside_aiperf_s_summary() -> None:
+    """The shape of AIPerf 0.13's profile_export_aiperf.json, with numbers made up."""
+    from test_benchmark_serve import report
+
+    names = ("time_to_first_token", "inter_token_latency", "request_latency", "output_token_throughput",
+             "request_throughput")  # fmt: skip
+    theirs = {name: {"unit": "ms", "avg": 200.0, "p50": 100.0} for name in names}
+    del theirs["output_token_throughput"]["p50"]
+    found = {one.metric: one for one in compared(report().points[0], report().points[0], theirs)}
+    assert found["TTFT, ms"].ratio == pytest.approx(100 / (1e3 * report().points[0].ttft.p50.value))
+    assert found["output tokens/s"].theirs == 200.0
