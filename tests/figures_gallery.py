@@ -26,6 +26,7 @@ from labsupport.figures.distributions import (
 from labsupport.figures.engines import EngineBar, engine_bars
 from labsupport.figures.families import families
 from labsupport.figures.layers import attention_triangle, layer_norms, logit_lens
+from labsupport.figures.load import Lane, Level, Spot, lanes, pareto, ribbons, strips
 from labsupport.figures.pipeline import Row, pipeline_map, table
 from labsupport.figures.repository import Leaf, Station, Wire, placeholder_strips, tree_and_graph
 from labsupport.figures.roofline import Work, roofline
@@ -321,6 +322,34 @@ def repositories() -> dict[str, LabFigure]:
     }
 
 
+def loads() -> dict[str, LabFigure]:
+    def spot(value: float, share: float = 0.1) -> Spot:
+        return Spot(value, value * (1 - share), value * (1 + share))
+
+    def curve(slower: float) -> list[Level]:
+        return [
+            Level(str(users), spot(slower * (28 + 6 * users)), spot(30 * users**0.6 / slower)) for users in (1, 2, 4, 8)
+        ]
+
+    tail = {rank: [spot(width * (100 + 60 * n**2), 0.1 * width) for n in range(4)] for rank, width in
+            (("p50", 1.0), ("p90", 2.0), ("p99", 4.0))}  # fmt: skip
+    requests = [Lane(0.3 * n, 0.3 * n + 0.2 * (n == 4), [0.3 * n + 0.3 + 0.05 * k for k in range(9)]) for n in range(8)]
+    chance = np.random.default_rng(0)
+    calm = 0.02 * np.exp(chance.normal(0, 0.05, 300))
+    return {
+        "pareto": pareto(
+            {"in process": curve(1.0), "through Triton": curve(1.15)}, slo=60, roofline=140,
+            alt="Two curves rise to the right; three points of the upper one lie in the box of 60 ms.",
+        ),
+        "ribbons": ribbons([1, 2, 3, 4], tail, alt="Median, p90 and p99 rise with the load; the p99 rises most."),
+        "lanes": lanes(requests, alt="Eight requests in time; the fifth is sent 0.2 s after it was due."),
+        "strips": strips(
+            {"closed loop": [*calm, 2.0], "open loop": [*calm, *chance.uniform(0.03, 2, 90)]}, badge="simulated",
+            alt="The closed loop has one slow dot, the open loop ninety, and a p99 of two seconds.",
+        ),
+    }  # fmt: skip
+
+
 def panels() -> dict[str, LabFigure]:
     grid = []
     for t in (0.2, 0.7, 1.0, 2.0):
@@ -334,7 +363,18 @@ def panels() -> dict[str, LabFigure]:
 
 def gallery() -> dict[str, LabFigure]:
     """Name -> figure, for all figure functions."""
-    made = [distributions(), search(), inside(), diagrams(), caches(), builds(), batches(), repositories(), panels()]
+    made = [
+        distributions(),
+        search(),
+        inside(),
+        diagrams(),
+        caches(),
+        builds(),
+        batches(),
+        repositories(),
+        loads(),
+        panels(),
+    ]
     return {name: figure for figures in made for name, figure in figures.items()}
 
 
