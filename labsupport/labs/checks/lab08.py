@@ -163,7 +163,7 @@ def pairs(attempt: Callable[[dict[str, ModelConfig]], Iterable[tuple[str, str]]]
 @exercise("08.4", reference=resolve)
 def places(attempt: Callable[..., Path | None]) -> None:
     """Relative, mounted, elsewhere, and out through the back door."""
-    here, there = Path("/home/me/repo"), "/models/repo"
+    here, there = Path("/srv/repo"), "/models/repo"
     values = ("_assets/m/engines", "/models/repo/_assets/m/engines", "/engines", "/models/repo2/_assets", ".",
               "../tokenizer", "_assets/../_assets/m", "/models/repo/../other", "_assets/../../repo2")  # fmt: skip
     for value in values:
