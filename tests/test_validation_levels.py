@@ -210,6 +210,9 @@ def test_l5_sees_an_ignored_end_and_another_distribution() -> None:
             return [replace(a, output_ids=(*a.output_ids[:2], 2, *a.output_ids[3:])) for a in answers]
 
     assert "ends" in failed(level("L5", Endless(engine())))
+    deaf = Changed(engine(), lambda ask: replace(ask, ignore_end=True))
+    assert failed(level("L5", deaf)) == {"ends"}
+    assert failed(level("L0", deaf)) == set()
     other = Changed(engine(), lambda ask: replace(ask, settings=replace(ask.settings, logit_bias={9: 9.0})))
     assert "two samples (MMD)" in failed(level("L5", other))
 

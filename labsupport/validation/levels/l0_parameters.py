@@ -147,4 +147,4 @@ def _kept_minimum(material: Material, answer: Answer) -> tuple[bool, str]:
     if not ends:
         return True, ""
     places = [place for place, id in enumerate(answer.output_ids) if id == ends[0]]
-    return places == [MINIMUM], f"with min_tokens {MINIMUM} the end stands at {places or 'no place'}"
+    return places[:1] == [MINIMUM], f"with min_tokens {MINIMUM} the end stands at {places or 'no place'}"

@@ -8,12 +8,12 @@ distributions (MMD). An alarm of the latter is confirmed on fresh samples before
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from labsupport.decoding import Settings
-from labsupport.validation.material import Material
+from labsupport.validation.material import LIFT, Material
 from labsupport.validation.statistics import mcnemar, mmd, rouge_l, trtllm_threshold
 from labsupport.validation.target import Ask
 from labsupport.validation.verdict import Verdict
@@ -94,12 +94,26 @@ def _ends(material: Material) -> Verdict:
             wrong.append(f"wrote {len(ids)} tokens where {allowed} were allowed")
         if ids[-1] in ends and item.answer.finish not in ("end", "stop", "unknown"):
             wrong.append(f"ended with an end token, and says {item.answer.finish!r}")
+    wrong += _forced(material)
     n, ended = len(material.greedy), sum(item.answer.output_ids[-1] in ends for item in material.greedy)
-    detail = f"{len(wrong)} of {n} answers end wrongly; {ended} end by themselves"
+    detail = f"{len(wrong)} of {n + len(ends)} answers end wrongly; {ended} end by themselves, {len(ends)} were made to"
     return Verdict(
-        "L5", "ends", "fail" if wrong else "pass", detail, n=n, statistic=len(wrong), threshold=0,
+        "L5", "ends", "fail" if wrong else "pass", detail, n=n + len(ends), statistic=len(wrong), threshold=0,
         evidence=tuple(wrong[:4]),
     )  # fmt: skip
+
+
+def _forced(material: Material) -> list[str]:
+    """Each end token, made the likeliest by far: the answer is that token and nothing else."""
+    ends = material.reference.end_ids
+    prompt = material.conversations[0]
+    plain = material.greedy_ask(prompt, 4)
+    asks = [replace(plain, settings=replace(plain.settings, logit_bias={end: LIFT})) for end in ends]
+    return [
+        f"end token {end}: {answer.error or answer.output_ids}"
+        for end, answer in zip(ends, material.ask(asks), strict=True)
+        if answer.output_ids != (end,)
+    ]
 
 
 def _samples(material: Material) -> list[Verdict]:

@@ -87,7 +87,7 @@ def _stops(material: Material, known: list[tuple[Ask, Answer]]) -> Verdict:
     wrong, used = [], 0
     for ask, answer in known:
         words = answer.text.split()
-        if len(words) < 4 or BROKEN in answer.text:
+        if len(words) < 4 or BROKEN in answer.text or used == 3:
             continue
         stop = words[2]
         end = answer.text.find(stop) + len(stop)
