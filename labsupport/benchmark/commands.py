@@ -39,6 +39,7 @@ bench.add_command(bench_agree, "agree")
 @click.option("--peers", help="Engines to run, joined by commas.  [default: all that are installed]")
 @click.option("--rounds", default=5, show_default=True, type=click.IntRange(1), help="Rounds; medians are printed.")
 @click.option("--threads", default=2, show_default=True, type=click.IntRange(1), help="Threads of each engine.")
+@click.option("--chart", type=click.Path(path_type=Path), help="A picture of the decoding rates (PNG).")
 @click.option("--json", "as_json", is_flag=True, help="The same as JSON, for programs.")
 def bench_engines(
     source: str | None,
@@ -47,6 +48,7 @@ def bench_engines(
     peers: str | None,
     rounds: int,
     threads: int,
+    chart: Path | None,
     as_json: bool,
 ) -> None:
     """Our engine beside others on SOURCE, in turn: prefill, decode, memory, and the share of this machine's limits."""
@@ -69,6 +71,10 @@ def bench_engines(
     cpu = read_cpu()
     name = f"{cpu.model} ({', '.join(cpu.features)})"
     found = measure(model, entries, prompts(model, asked.prompt, rounds + 1), asked, cpu=name, progress=say)
+    if chart:
+        from labsupport.benchmark.charts import engines_chart
+
+        chart.write_bytes(engines_chart(found).png())
     for text in [json.dumps(asdict(found), indent=2)] if as_json else lines(found):
         click.echo(text)
 
@@ -107,6 +113,9 @@ def bench_overhead(source: str | None, prompts: int, given: int, new: int, model
 
     SOURCE is what `labs serve` takes.
     """
+    import os
+
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # the side that rests must not spin on the other's cores
     from labsupport.benchmark.overhead import measure
     from labsupport.serving.making import repository_for
 

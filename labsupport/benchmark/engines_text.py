@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from labsupport.benchmark.catalogue import RELATED
 from labsupport.benchmark.engines import Found, Row, Spread
 from labsupport.benchmark.limits import Work
 
@@ -39,7 +40,7 @@ def lines(found: Found) -> list[str]:
             f"ours at {ratio.precision}: decode {ratio.decode:.2f} times {ratio.decode_best}, "
             f"prefill {ratio.prefill:.2f} times {ratio.prefill_best}"
         )
-    return text + [f"doubtful: {one}" for one in found.doubts]
+    return [*text, *(f"doubtful: {one}" for one in found.doubts), RELATED]
 
 
 def line(row: Row) -> str:

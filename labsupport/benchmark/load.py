@@ -53,7 +53,8 @@ async def run(target: Target, jobs: Sequence[Job], arrivals: Arrivals, *, second
 
     Args:
         target: entered already.
-        seconds: after these nothing more is sent; without them, all jobs are.
+        seconds: after these nothing more is sent; without them, all jobs are. A closed loop begins the jobs anew if they
+            do not last so long.
 
     Raises:
         ParameterError: a trace without times was to be replayed.
@@ -73,7 +74,8 @@ async def run(target: Target, jobs: Sequence[Job], arrivals: Arrivals, *, second
 
 
 async def _closed(target: Target, prepared: Sequence[tuple[Job, Any]], users: int, until: float | None) -> list[Raw]:
-    left, raws = iter(prepared), list[Raw]()
+    left = iter(prepared) if until is None else itertools.cycle(prepared)
+    raws = list[Raw]()
 
     async def user() -> None:
         for job, request in left:  # one iterator for all: each takes the next
