@@ -53,8 +53,8 @@ async def run(target: Target, jobs: Sequence[Job], arrivals: Arrivals, *, second
 
     Args:
         target: entered already.
-        seconds: after these nothing more is sent; without them, all jobs are. A closed loop begins the jobs anew if they
-            do not last so long.
+        seconds: after these nothing more is sent; without them, all jobs are. A closed loop begins the jobs anew where
+            they do not last so long.
 
     Raises:
         ParameterError: a trace without times was to be replayed.
