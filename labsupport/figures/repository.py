@@ -200,7 +200,7 @@ def _graph(
     caller: Station | None,
 ) -> None:
     size = 1.16
-    middle = left + 0.9 + size / 2
+    middle = left + 0.96 + size / 2
     rows = {station.name: row for row, station in enumerate(stations, start=1)}
     levels = {name: 0.1 + _BOX / 2 + step * row for name, row in rows.items()}
     top, low = 0.1 + _BOX / 2 - 0.06, 0.1 + _BOX / 2 + step * (len(stations) + 1) + 0.06
