@@ -29,6 +29,10 @@ VERBS = {
     "replay": ("labsupport.validation.commands:replay", "A seeded answer, replayed token by token."),
     "trace": ("labsupport.validation.commands:trace", "A request's numbers on their way to the sampler, bit by bit."),
     "validate": ("labsupport.validation.commands:validate", "Is an engine or a server right? A ladder of checks."),
+    "mutation-matrix": (
+        "labsupport.validation.mutations.commands:mutation_matrix",
+        "How good is the ladder? Faults, planted one by one.",
+    ),
     "serve": ("labsupport.serving.commands:serve", "Serve a repository or a model with Triton."),
     "chat": ("labsupport.serving.commands:chat", "Talk to a served model."),
     "bench": ("labsupport.benchmark.commands:bench", "Measure, and print what was measured."),
