@@ -82,10 +82,6 @@ def test_clopper_pearson_and_the_rule_of_three() -> None:
     assert s.zero_alarms_bound(299) == pytest.approx(0.01, abs=2e-4)
 
 
-def test_holm() -> None:
-    assert s.holm([0.01, 0.04, 0.03, 0.005], 0.05) == [True, False, False, True]
-
-
 def test_rouge_l_against_counts_by_hand() -> None:
     assert s.rouge_l(["a", "b", "c", "d"], ["a", "c", "d", "e"]) == pytest.approx(2 * 3 / 8)
     assert s.rouge_l([], []) == 1

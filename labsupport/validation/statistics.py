@@ -99,16 +99,6 @@ def zero_alarms_bound(n: int, confidence: float = 0.95) -> float:
     return float(1 - (1 - confidence) ** (1 / n))
 
 
-def holm(p_values: Sequence[float], alpha: float) -> list[bool]:
-    """Which of several tests reject, at a chance of at most alpha that any true one does. Source: Holm 1979."""
-    rejected = [False] * len(p_values)
-    for place, index in enumerate(np.argsort(p_values)):
-        if p_values[index] > alpha / (len(p_values) - place):
-            break
-        rejected[index] = True
-    return rejected
-
-
 def mcnemar(only_first: int, only_second: int) -> float:
     """Exact two-sided p that two systems, asked the same questions, are equally often right."""
     n = only_first + only_second
