@@ -243,9 +243,9 @@ class Material:
 
     @cached_property
     def floor(self) -> list[Scored]:
-        """What the twin, an honest model in the target's type, scores on the target's own greedy answers."""
+        """What the twin, an honest model in the target's type, scores on the target's own answers."""
         found = []
-        for item in self.greedy:
+        for item in [*self.greedy, *self.sampled]:  # unlikely tokens are off by more than greedy ones
             logits = self.reference.twin_logits(item.prompt, item.answer.output_ids)
             if logits is None:
                 return []
