@@ -40,15 +40,14 @@ BAD = [
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """With a second BLS that gives the whole text so far, and a third that has the tensor names of 0.19."""
+    """With a second BLS that gives the whole text so far."""
     repository = good(tmp_path_factory.mktemp("client") / "repository", "sentencepiece")
     config = read_model_config(repository / "tensorrt_llm_bls" / "config.pbtxt")
     (repository / "cumulative").mkdir()
     (repository / "cumulative" / "1").symlink_to(repository / "tensorrt_llm_bls" / "1")
     config.name = "cumulative"
     set_parameter(config, "accumulate_tokens", "true")
-    text = to_text(config).replace('"seed"', '"random_seed"').replace('"min_tokens"', '"min_length"')
-    (repository / "cumulative" / "config.pbtxt").write_text(text)
+    (repository / "cumulative" / "config.pbtxt").write_text(to_text(config))
     with Server(repository, engine=ENGINE) as running:
         yield running
 
@@ -86,7 +85,6 @@ def test_the_ensemble_forgets_spaces(client: Client) -> None:
 
 
 def test_texts_that_grow_become_new_text(client: Client) -> None:
-    """And ``min_tokens`` and ``seed`` go under the names that this model has for them."""
     assert client.about("cumulative").grows
     answer = client.stream(TEXT, Sampling(min_tokens=1, seed=2**64 - 1), model="cumulative").answer()
     assert answer.text == TEXT
