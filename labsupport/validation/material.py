@@ -244,16 +244,13 @@ class Material:
     @cached_property
     def floor(self) -> list[Scored]:
         """What the twin, an honest model in the target's type, scores on the target's own answers."""
+        if self.reference.twin is None:
+            return []
         found = []
         for item in [*self.greedy, *self.sampled]:  # unlikely tokens are off by more than greedy ones
-            logits = self.reference.twin_logits(item.prompt, item.answer.output_ids)
-            if logits is None:
-                return []
             ids = list(item.answer.output_ids)
-            own = logits.astype(np.float64)
-            log_probs = (
-                own[np.arange(len(ids)), ids] - np.log(np.exp(own - own.max(-1, keepdims=True)).sum(-1)) - own.max(-1)
-            )
+            logits = self.reference.twin_logits(item.prompt, ids)
+            log_probs = token_logprobs(logits.astype(np.float64), ids)
             twin = replace(item.answer, logits=logits, log_probs=tuple(log_probs))
             truth = self.reference.logits(item.prompt, ids)
             found.append(score(item.ask, twin, item.prompt, truth, self.facts.dialect, noise=0.0))

@@ -61,9 +61,9 @@ class Reference:
         """float32 [len(output), V]: what each of the output's tokens was to be drawn from."""
         return _logits(self.model, prompt, output)
 
-    def twin_logits(self, prompt: Sequence[int], output: Sequence[int]) -> Logits | None:
-        """The same of the twin."""
-        return None if self.twin is None else _logits(self.twin, prompt, output)
+    def twin_logits(self, prompt: Sequence[int], output: Sequence[int]) -> Logits:
+        """The same of the twin; in float32 the model is its own."""
+        return _logits(self.twin or self.model, prompt, output)
 
     def greedy(self, ask: Ask) -> tuple[int, ...]:
         """The model's own greedy answer; remembered, because every target is asked the same."""
