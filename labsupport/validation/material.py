@@ -8,7 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
-from labsupport.decoding import Settings, independent_seed
+from labsupport.decoding import Settings, independent_seed, token_logprobs
 from labsupport.errors import ParameterError
 from labsupport.models.quiet import quiet_transformers
 from labsupport.validation.prompts import Prompts, read_prompts
