@@ -31,6 +31,7 @@ from labsupport.figures.pipeline import Row, pipeline_map, table
 from labsupport.figures.repository import Leaf, Station, Wire, placeholder_strips, tree_and_graph
 from labsupport.figures.roofline import Work, roofline
 from labsupport.figures.slots import Cell, Life, lifelines, slot_grids, step_bars
+from labsupport.figures.streams import Arrival, outcome_grid, screens, token_timeline
 from labsupport.figures.tiles import attention_tiles
 from labsupport.figures.timing import durations
 
@@ -348,6 +349,28 @@ def loads() -> dict[str, LabFigure]:
             alt="The closed loop has one slow dot, the open loop ninety, and a p99 of two seconds.",
         ),
     }  # fmt: skip
+
+
+def streamed() -> dict[str, LabFigure]:
+    said = [" \ufffd", "\ufffd", " =", " ", "\ufffd", "\ufffd", "\n", "Hello"]
+    broken = [Arrival(0.3 + 0.09 * at, text) for at, text in enumerate(said)]
+    healed = [Arrival(0.4, " 😀"), Arrival(0.5, " ="), Arrival(0.58, " "), Arrival(0.75, "你"), Arrival(1.0, "")]
+    lanes = {"ensemble": broken, "BLS": healed, "whole": [Arrival(1.1, " 😀 = 你\nHello")]}
+    cells = {
+        ("decoupled, stream", "unary call"): ("error", "ModelInfer RPC doesn't support models with decoupled policy"),
+        ("decoupled, stream", "stream call"): ("pieces", "5 responses: [' Paris', '.', '\\n', '\\n', '']"),
+        ("not decoupled, no stream", "unary call"): ("whole", "1 responses: [' Paris.']"),
+        ("not decoupled, no stream", "stream call"): ("whole", "1 responses: [' Paris.']"),
+    }
+    guesses = {("decoupled, stream", "unary call"): "error", ("decoupled, stream", "stream call"): "whole"}
+    return {
+        "token_timeline": token_timeline(lanes, alt="The ensemble shows four broken halves, the BLS two characters."),
+        "token_timeline_users": token_timeline(
+            {f"user {n}": healed for n in range(4)}, labels=False, alt="Four users whose tokens come at once."
+        ),
+        "screens": screens(lanes, 0.7, alt="After 0.7 s: broken halves, a smile, and nothing yet."),
+        "outcome_grid": outcome_grid(cells, guesses, alt="One of four cells streams, one is an error as guessed."),
+    }
 
 
 def panels() -> dict[str, LabFigure]:
