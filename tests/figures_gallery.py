@@ -396,6 +396,7 @@ def gallery() -> dict[str, LabFigure]:
         batches(),
         repositories(),
         loads(),
+        streamed(),
         panels(),
     ]
     return {name: figure for figures in made for name, figure in figures.items()}
