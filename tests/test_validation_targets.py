@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,10 @@ from labsupport.errors import EngineError, ParameterError
 from labsupport.validation.ladder import climb
 from labsupport.validation.material import Material
 from labsupport.validation.opening import open_target
+from labsupport.validation.reference import Reference
 from labsupport.validation.target import Ask, Facts, conversation
 from labsupport.validation.targets.endpoint import ENDPOINTS, EndpointTarget
+from labsupport.validation.targets.huggingface import open_huggingface
 from labsupport.validation.targets.trtllm import TensorRTLLMTarget
 
 FAMILIES = sorted(path.parent.name for path in ENDPOINTS.glob("*/handler.py"))
@@ -30,6 +33,18 @@ def test_transformers_passes_the_ladder_in_its_own_dialect() -> None:
     replay = next(v for v in report.levels[-1].verdicts if v.test == "seed replay")
     assert replay.decision == "pass"
     assert replay.n > 100
+
+
+def test_bfloat16_is_held_against_the_noise_of_bfloat16() -> None:
+    """An honest model in half the bits passes because its twin is as far off; weights that are 5 % off do not."""
+    twinned = Reference(model_folder(), "bfloat16")
+    target = open_huggingface(model_folder(), "bfloat16")
+    few = replace(SMALL, greedy=3, sampled=4)
+    report = climb(Material(target, twinned, few), only=("L2", "L3"))
+    assert report.decision == "pass"
+    assert {v.source for v in report.levels[0].verdicts} == {"noise floor"}
+    target.model.lm_head.weight.data *= 1.05
+    assert climb(Material(target, twinned, few), only=("L2",)).decision == "fail"
 
 
 @pytest.mark.parametrize("family", FAMILIES)
