@@ -16,6 +16,7 @@ from labsupport.decoding import Settings
 from labsupport.errors import LabError
 from labsupport.validation.ladder import RUNGS, climb, run
 from labsupport.validation.material import Material
+from labsupport.validation.reference import Reference
 from labsupport.validation.target import Answer, Ask, Prompt, Target, Wrapped
 from labsupport.validation.verdict import Level, Report
 
@@ -116,6 +117,14 @@ def test_l1_is_undecided_where_no_ids_are_shown() -> None:
             return [replace(answer, input_ids=None) for answer in self.inner.generate(asks)]
 
     assert level("L1", Hidden(engine())).decision == "insufficient"
+
+
+def test_conversations_that_the_template_refuses_are_not_asked() -> None:
+    strict = Reference(model_folder())
+    strict.tokenizer.chat_template = "{{ raise_exception('no system') if messages[0].role == 'system' }}x"
+    asked = Material(engine(), strict).conversations
+    assert len(asked) == len(material().conversations) - 2
+    assert all(prompt[0].role != "system" for prompt in asked if not isinstance(prompt, str))
 
 
 def scaled(factor: float) -> Any:

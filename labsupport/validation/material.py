@@ -123,10 +123,12 @@ class Material:
 
     @cached_property
     def conversations(self) -> list[Prompt]:
-        """Every prompt of the file as a conversation."""
+        """Every prompt of the file as a conversation, but for those that the model's template refuses."""
         texts: list[Prompt] = [conversation(("user", text.text)) for text in self.prompts.prompt]
         turns = (tuple((t["role"], t["content"]) for t in c.contents) for c in self.prompts.conversations)
-        return [*texts, *(conversation(*turn) for turn in turns)]
+        return [
+            prompt for prompt in (*texts, *(conversation(*turn) for turn in turns)) if self.reference.accepts(prompt)
+        ]
 
     @cached_property
     def at_page_ends(self) -> list[Prompt]:

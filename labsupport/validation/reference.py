@@ -57,6 +57,16 @@ class Reference:
 
         return tuple(encode(self.tokenizer, as_text(prompt)))
 
+    def accepts(self, prompt: Prompt) -> bool:
+        """Whether the model's template takes a conversation: some have no system role."""
+        from jinja2 import TemplateError
+
+        try:
+            self.ids(prompt)
+        except TemplateError:
+            return False
+        return True
+
     def logits(self, prompt: Sequence[int], output: Sequence[int]) -> Logits:
         """float32 [len(output), V]: what each of the output's tokens was to be drawn from."""
         return _logits(self.model, prompt, output)

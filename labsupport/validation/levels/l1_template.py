@@ -17,7 +17,7 @@ COMPONENT = "the template or the tokenizer"
 
 
 def check(material: Material) -> list[Verdict]:
-    """Ids of every conversation by three routes; one BOS; no special token from a user's text."""
+    """Ids of every conversation by three routes; one BOS."""
     found = [(prompt, material.target.tokenize(prompt)) for prompt in material.conversations]
     shown = [(prompt, ids) for prompt, ids in found if ids is not None]
     words = material.reference.tokenizer
@@ -37,10 +37,11 @@ def check(material: Material) -> list[Verdict]:
         ]
     routes_verdict = Verdict(
         "L1", "three routes", "fail" if wrong else "pass",
-        f"{len(shown)} conversations, {len(wrong)} differences among three routes to ids",
+        f"{len(shown)} conversations, {len(wrong)} differences among three routes to ids"
+        f"; {_from_users(words, shown)} special token(s) in users' own texts",
         n=len(shown), statistic=len(wrong), threshold=0, power=power, evidence=tuple(wrong[:8]),
     )  # fmt: skip
-    return [routes_verdict, _bos(words, shown), _injection(words, shown)]
+    return [routes_verdict, _bos(words, shown)]
 
 
 def by_transformers(words: Any, prompt: Prompt) -> tuple[int, ...]:
@@ -74,20 +75,11 @@ def _bos(words: Any, shown: list[tuple[Prompt, tuple[int, ...]]]) -> Verdict:
     )  # fmt: skip
 
 
-def _injection(words: Any, shown: list[tuple[Prompt, tuple[int, ...]]]) -> Verdict:
-    """How often special ids come out of what a user typed: the template's own doing, so it is told, not failed."""
-    special = {token: id for token, id in words.get_added_vocab().items() if id in set(words.all_special_ids)}
-    made = [
-        f"{token} in {_short(prompt)}"
-        for prompt, _ in shown
-        for message in prompt
-        if not isinstance(message, str)
-        for token in special
-        if token in message.content
-    ]
-    detail = f"{len(made)} special tokens come from a user's own text" if made else "no special token in a user's text"
-    note = "; transformers does the same: clean user text before the template" if made else ""
-    return Verdict("L1", "injection", "pass", detail + note, n=len(shown), evidence=tuple(made[:8]), needed=False)
+def _from_users(words: Any, shown: list[tuple[Prompt, tuple[int, ...]]]) -> int:
+    """Special tokens that users typed. Plain templates let them through, transformers' too: told, and not failed."""
+    special = {token for token, id in words.get_added_vocab().items() if id in set(words.all_special_ids)}
+    texts = [message.content for prompt, _ in shown for message in prompt if not isinstance(message, str)]
+    return sum(token in text for text in texts for token in special)
 
 
 def _through_answers(material: Material) -> list[Verdict]:
