@@ -56,7 +56,7 @@ def token_timeline(lanes: Lanes, *, alt: str, labels: bool = True, badge: str = 
     _require(lanes)
 
     def draw(theme: Theme) -> Figure:
-        each = 0.85 if labels else 0.34
+        each = 1.05 if labels else 0.34
         figure, axes = theme.figure(0.7 + each * len(lanes))
         end = max(arrivals[-1].at for arrivals in lanes.values())
         for row, arrivals in enumerate(lanes.values()):
@@ -66,10 +66,10 @@ def token_timeline(lanes: Lanes, *, alt: str, labels: bool = True, badge: str = 
             if labels and first > 0.07 * end:
                 words = f"TTFT {1000 * first:.0f} ms"
                 axes.text(first / 2, row, words[0 if first > 0.16 * end else 5 :], ha="center", va="center", fontsize=7)
-            for rank, one in enumerate(arrivals):
-                _mark(axes, theme, row, one, high, 0.2 + 0.2 * (rank % 2) if labels else 0)
+            for one, level in zip(arrivals, _levels(arrivals, end / (theme.width - 1.2)), strict=True):
+                _mark(axes, theme, row, one, high, 0.19 + 0.16 * level if labels else 0)
         axes.set_yticks(range(len(lanes)), list(lanes))
-        axes.set_ylim(len(lanes) - 0.6, -0.72 if labels else -0.6)
+        axes.set_ylim(len(lanes) - 0.6, -0.82 if labels else -0.6)
         axes.set_xlim(0, 1.03 * end)
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
@@ -154,7 +154,7 @@ def outcome_grid(
             guess = guesses.get((row, column), "")
             said = "" if guess not in OUTCOMES else "   ✓ as you said" if guess == kind else f"   ✗ you: {guess}"
             axes.text(x + 0.05, y - 0.2, kind + said, va="center", fontsize=8.5, fontweight="bold", color=color)
-            lines = "\n".join(textwrap.wrap(words, int(theme.width * 5.6)))
+            lines = "\n".join(textwrap.wrap(words, int(theme.width * 5.6), max_lines=3, placeholder=" …"))
             axes.text(x + 0.05, y + 0.16, lines, va="center", fontsize=7, color=color, linespacing=1.15)
         axes.set_yticks(range(len(down)), down)
         axes.set_xticks([at + 0.5 for at in range(len(across))], across)
@@ -183,9 +183,23 @@ def _mark(axes: Axes, theme: Theme, row: int, one: Arrival, high: float, label: 
     style: dict[str, Any] = {"color": ROLES[one.role] if one.text else theme.muted, "linewidth": 2 if one.text else 1}
     reach = high if one.text else high / 2
     axes.plot([one.at, one.at], [row - reach, row + reach], solid_capstyle="butt", **style)
-    if label and (one.shown or one.text):
-        words = one.shown or drawable(visible(one.text)).strip("[]")
-        axes.text(one.at, row - label, words, ha="center", va="bottom", fontsize=7)
+    if label and _name(one):
+        axes.text(one.at, row - label, _name(one), ha="center", va="bottom", fontsize=7)
+
+
+def _name(one: Arrival) -> str:
+    return (one.shown or drawable(visible(one.text)).strip("[]")) if one.text or one.shown else ""
+
+
+def _levels(arrivals: Sequence[Arrival], inch: float) -> list[int]:
+    """For each name the lowest of three levels on which it touches no other; ``inch`` is seconds to the inch."""
+    ends, chosen = [-1e9] * 3, []
+    for one in arrivals:
+        half = (0.033 * len(_name(one)) + 0.02) * inch
+        free = [level for level, end in enumerate(ends) if end <= one.at - half]
+        chosen.append(free[0] if free else ends.index(min(ends)))
+        ends[chosen[-1]] = one.at + half
+    return chosen
 
 
 def _so_far(arrivals: Sequence[Arrival], at: float) -> str:
