@@ -28,7 +28,7 @@ from labsupport.doctor.classroom import (
     need,
     read_figures,
 )
-from labsupport.doctor.classroom_measure import _run, _server, keep, pages
+from labsupport.doctor.classroom_measure import _run, _server, family_pages, keep, pages
 from labsupport.doctor.examine import this_room
 from labsupport.errors import NotebookError, ParameterError
 from labsupport.workspace import data_folder
@@ -173,6 +173,18 @@ def test_a_process_that_is_gone_takes_nothing():
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
     assert pages(gone.pid) == (0, 0)
+
+
+@linux
+def test_what_a_kernel_starts_is_counted_with_it():
+    code = "block = bytearray(b'x' * 60_000_000); print(flush=True); input()"
+    before, _ = family_pages(os.getpid())
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        child.stdout.readline()
+        during, _ = family_pages(os.getpid())
+        child.communicate(b"\n")
+    assert during - before > 50_000_000
+    assert family_pages(child.pid) == (0, 0)
 
 
 def notebook(path: Path, *cells: str) -> Path:

@@ -37,7 +37,7 @@ class Figures:
     Args:
         where, when: the machine and the day of the measurement.
         server: private memory of a JupyterLab server.
-        peaks: lab -> the largest private memory of its kernel.
+        peaks: lab -> the largest private memory of its kernel and of what that started.
         left: the largest private memory of a kernel after its lab's clean-up.
         shared: the largest sum of file pages of one server and one kernel.
         model: the model's folder on disk.

@@ -83,15 +83,27 @@ def pages(pid: int) -> tuple[int, int]:
     return found.get("RssAnon", 0), found.get("RssFile", 0)
 
 
+def family_pages(pid: int) -> tuple[int, int]:
+    """The own bytes of a process and of all that it started, such as a Triton server; the largest bytes of files."""
+    import psutil
+
+    try:
+        below = [child.pid for child in psutil.Process(pid).children(recursive=True)]
+    except psutil.Error:
+        below = []
+    each = [pages(one) for one in (pid, *below)]
+    return sum(own for own, _ in each), max(files for _, files in each)
+
+
 @contextmanager
 def _watched(pid: int) -> Iterator[list[tuple[int, int]]]:
-    """Collect ``pages(pid)`` while the block runs."""
-    seen: list[tuple[int, int]] = [pages(pid)]
+    """Collect ``family_pages(pid)`` while the block runs."""
+    seen: list[tuple[int, int]] = [family_pages(pid)]
     done = Event()
 
     def watch() -> None:
         while not done.wait(POLL_SECONDS):
-            seen.append(pages(pid))
+            seen.append(family_pages(pid))
 
     thread = Thread(target=watch, daemon=True)
     thread.start()
@@ -103,7 +115,7 @@ def _watched(pid: int) -> Iterator[list[tuple[int, int]]]:
 
 
 def _run(lab: Path, environment: dict[str, str]) -> tuple[int, int, int]:
-    """The kernel's peak, its size after the last cell, and its peak of file pages, in bytes."""
+    """The peak of a kernel and all that it started, the kernel after the last cell, the peak of file pages: bytes."""
     import nbformat
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError
