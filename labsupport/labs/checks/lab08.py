@@ -152,7 +152,8 @@ def wires(attempt: Callable[[Any], Iterable[tuple[str | None, str | None, str, s
 @exercise("08.3", reference=disagree)
 def pairs(attempt: Callable[[dict[str, ModelConfig]], Iterable[tuple[str, str]]]) -> None:
     """All four combinations, an engine of another name, and a draft model beside it."""
-    for decoupled in ({}, {"engine"}, {"bls"}, {"engine", "bls"}, {"engine", "bls", "draft"}, {"draft"}):
+    modes: list[set[str]] = [set(), {"engine"}, {"bls"}, {"engine", "bls"}, {"engine", "bls", "draft"}, {"draft"}]
+    for decoupled in modes:
         for draft in ("", "draft"):
             configs = {name: _model(name, name in decoupled) for name in ("preprocessing", "engine", "draft")}
             configs["bls"] = _model("bls", "bls" in decoupled, "engine", draft)
