@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -9,8 +10,10 @@ from typing import Any
 
 import pytest
 import torch
+from click.testing import CliRunner
 from validation_made import SMALL, model_folder, reference
 
+from labsupport.cli import labs
 from labsupport.decoding import Settings
 from labsupport.errors import EngineError, ParameterError
 from labsupport.validation.ladder import climb
@@ -112,3 +115,20 @@ def test_what_is_no_target_is_told(name: str, tmp_path: Path, monkeypatch: pytes
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ParameterError):
         open_target(name, str(model_folder()))
+
+
+def test_the_command_decides_by_its_exit_code(tmp_path: Path) -> None:
+    """A healthy target passes two levels, and both reports say so; what is no target is an error."""
+    name, run = str(model_folder()), CliRunner()
+    found = run.invoke(
+        labs,
+        ["validate", f"hf:{name}", "--reference", name, "--fast", "-q", "--level", "L1", "--level", "L3",
+         "--json", str(tmp_path / "a.json"), "--html", str(tmp_path / "a.html")],
+    )  # fmt: skip
+    assert found.exit_code == 0, found.output
+    assert "L3 greedy choices" in found.output
+    told = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))
+    assert (told["decision"], told["guilty"]) == ("pass", None)
+    assert "✓ pass" in (tmp_path / "a.html").read_text(encoding="utf-8")
+    unknown = run.invoke(labs, ["validate", "nothing", "--reference", name])
+    assert isinstance(unknown.exception, ParameterError)

@@ -42,6 +42,7 @@ def validate(
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # reference and server share the cores: nobody is to spin
     from dataclasses import replace
 
+    from labsupport.validation.diagnosis import guilty
     from labsupport.validation.ladder import steps
     from labsupport.validation.material import FAST, Budget, Material
     from labsupport.validation.opening import open_target, reference_for
@@ -64,6 +65,8 @@ def validate(
     report = Report(asked.facts.name, material.reference.name, tuple(levels))
     for line in conclusion_lines(report):
         click.echo(line)
+    if guilty(report, material) not in (None, report.first_failure and report.first_failure.name):
+        click.echo("  asked alone and from a cold cache, the same is right: look at the batch, the slots or the cache")
     if as_json:
         atomic_text(as_json, json.dumps(report.to_json(), indent=2) + "\n")
     if as_html:
