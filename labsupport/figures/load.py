@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from labsupport.errors import ParameterError
 from labsupport.figures.figure import LabFigure
+from labsupport.figures.labels import label_ends
 from labsupport.figures.style import ROLES, Theme
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def pareto(
         if slo:
             axes.axvspan(0, slo, color=ROLES["kept"], alpha=0.14, linewidth=0)
             axes.axvline(slo, color=ROLES["kept"], linewidth=1.0)
-            axes.text(slo, 0.02 * top, f" objective: {slo:g} ms", color=theme.ink, fontsize=8, ha="left")
+            axes.text(slo, 0.02 * top, f" objective: {slo:.3g} ms", color=theme.ink, fontsize=8, ha="left")
         if roofline:
             axes.axhline(roofline, color=theme.ink, linestyle="--", linewidth=1.0)
             axes.annotate(f"limit of the machine: {roofline:.0f}", (right, roofline), xytext=(0, 3), ha="right",
@@ -143,16 +144,16 @@ def ribbons(
             axes.fill_between(loads, [one.low for one in line], [one.high for one in line], color=color, alpha=0.2,
                               linewidth=0)  # fmt: skip
             axes.plot(loads, [one.value for one in line], color=color, marker=MARKS[number], markersize=4)
-            axes.annotate(name, (loads[-1], line[-1].value), xytext=(7, 0), textcoords="offset points", va="center",
-                          fontsize=9)  # fmt: skip
         if logarithmic:
             axes.set_yscale("log")
         else:
             axes.set_ylim(0)
-        axes.margins(x=0.12)
+        axes.margins(x=0.03)
         axes.set(xlabel=load, ylabel=latency)
         axes.grid()
         axes.set_title(title)
+        ends = [(float(loads[-1]), line[-1].value) for line in percentiles.values()]
+        label_ends(axes, ends, list(percentiles), [ROLES[shown[name]] for name in percentiles])
         return figure
 
     return LabFigure(draw, alt=alt, badge=badge)
@@ -217,8 +218,8 @@ def strips(
             heights = row + chance.uniform(-0.2, 0.2, len(array))
             axes.plot(array, heights, ".", color=ROLES["generated"], markersize=4, alpha=0.6, markeredgewidth=0)
             marks = [("mean", array.mean(), 0.3, (0, -9), "center"),
-                     ("p50", np.percentile(array, 50), -0.3, (2, 2), "right"),
-                     ("p99", np.percentile(array, 99), -0.3, (-2, 2), "left")]  # fmt: skip
+                     ("p50", np.percentile(array, 50), -0.3, (-1, 2), "right"),
+                     ("p99", np.percentile(array, 99), -0.3, (1, 2), "left")]  # fmt: skip
             for color, (name, value, side, offset, align) in zip(COLORS[1:], marks, strict=True):
                 axes.plot([value, value], [row - 0.3, row + 0.3], color=ROLES[color], linewidth=2)
                 axes.annotate(

@@ -1,0 +1,39 @@
+"""An independent tool, AIPerf, measures the same server with the same load: both must find the same."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from repositories_made import good
+
+from labsupport.benchmark.aiperf import AIPERF, agree
+from labsupport.benchmark.installing import installed
+from labsupport.serving import Server
+from labsupport.serving.local import why_not_here
+
+ECHO = Path(__file__).parent / "fixtures" / "echo_engine" / "model.py"
+CLOSE = 0.05
+
+pytestmark = [
+    pytest.mark.skipif(
+        why_not_here() is not None or sys.version_info >= (3, 12), reason=why_not_here() or "no streams on Python 3.12"
+    ),
+    pytest.mark.skipif(not installed(AIPERF), reason="AIPerf is not installed: labs bench agree --install"),
+]
+
+
+def test_the_two_agree_on_a_server_with_a_pace_of_its_own(tmp_path: Path) -> None:
+    """A token each 50 ms, so that what the two find can differ by what they do alone."""
+    paced = tmp_path / "engine"
+    paced.mkdir()
+    source = ECHO.read_text()
+    assert 'value.get("min_tokens", 0)' in source
+    (paced / "model.py").write_text(source.replace('value.get("min_tokens", 0)', 'value.get("min_tokens", 50)'))
+    repository = good(tmp_path / "repository", "sentencepiece")
+    words = next(repository.glob("_assets/*/tokenizer/tokenizer.json")).parent
+    with Server(repository, engine=paced, seconds=120) as server:
+        found = agree(server.address, "ensemble", words, users=2, requests=12, given=64, new=24)
+    for one in found:
+        assert one.ratio == pytest.approx(1.0, abs=CLOSE), one
