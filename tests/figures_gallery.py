@@ -34,6 +34,7 @@ from labsupport.figures.slots import Cell, Life, lifelines, slot_grids, step_bar
 from labsupport.figures.streams import Arrival, outcome_grid, screens, token_timeline
 from labsupport.figures.tiles import attention_tiles
 from labsupport.figures.timing import durations
+from labsupport.figures.validation import Check, FaultRow, detection, divergence, scoreboard, survival, transforms
 
 WORDS = [" Paris", " the", " a", " located", "\n", " one", " Lyon", " not", " known", " called", " in", " $5_{", "é"]
 LOGITS = np.array([4.0, 3.1, 2.7, 2.1, 1.9, 1.5, 1.4, 1.1, 0.9, 0.8, 0.2, -0.5, -4.0])
@@ -373,6 +374,35 @@ def streamed() -> dict[str, LabFigure]:
     }
 
 
+def validated() -> dict[str, LabFigure]:
+    chance = np.random.default_rng(1)
+    behind = np.zeros(24)
+    behind[[7, 15]] = 0.08, 1.7
+    columns = ["L0", "L1", "L2", "L4", "text equality", "cosine > 0.99"]
+    rows = [
+        FaultRow("M02 two BOS", ["pass", "fail", "fail", "insufficient", "fail", "pass"], "L1", "L1"),
+        FaultRow("M26 temperature x 1.05", ["pass", "pass", "pass", "fail", "pass", "pass"], "L4", "L4"),
+        FaultRow("M33 padded vocabulary not masked", ["pass", "pass", "fail", "fail", "pass", ""], "L4", "L2"),
+    ]
+    checks = [
+        Check("the ladder", (0.98, 0.88, 1), (0, 0, 0.01)),
+        Check("text equality", (0.5, 0.35, 0.65), (0.2, 0, 0.5)),
+    ]
+    return {
+        "divergence": divergence(
+            [" word"] * 24, chance.exponential(2, 24) + 0.05, behind, 0.3,
+            alt="Two tokens of 24 are not the favorite: one 0.08 behind, a near-tie, one 1.7 behind, a fault.",
+        ),
+        "survival": survival([3, 5, 9, 12, 20, 24, 24], 0.05, alt="Equal answers fall from all to 2 of 7."),
+        "transforms": transforms(
+            {"right": chance.random(4000), "T x 1.1": chance.random(4000) ** 0.9}, badge="simulated",
+            alt="Twenty bars within the band of chance, and twenty that climb out of it.",
+        ),
+        "detection": detection(columns, rows, 4, badge="simulated", alt="Three faults, rejected by L1, L4 and L2."),
+        "scoreboard": scoreboard(checks, badge="simulated", alt="The ladder finds 98 %, texts half of the faults."),
+    }  # fmt: skip
+
+
 def panels() -> dict[str, LabFigure]:
     grid = []
     for t in (0.2, 0.7, 1.0, 2.0):
@@ -397,6 +427,7 @@ def gallery() -> dict[str, LabFigure]:
         repositories(),
         loads(),
         streamed(),
+        validated(),
         panels(),
     ]
     return {name: figure for figures in made for name, figure in figures.items()}
