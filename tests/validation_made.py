@@ -16,7 +16,7 @@ from labsupport.validation.targets.engine import EngineTarget
 
 SMALL = Budget(
     greedy=6, greedy_tokens=16, sampled=10, sampled_tokens=24, flat=3, flat_tokens=40, tasks=8, task_tokens=6,
-    mmd=4, mmd_samples=6, mmd_tokens=6, relations=2,
+    mmd=4, mmd_samples=6, mmd_tokens=6, relations=2, crowd=40,
 )  # fmt: skip
 
 

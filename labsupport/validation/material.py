@@ -31,6 +31,7 @@ class Budget:
         mmd, mmd_samples, mmd_tokens: prompts, samples and tokens of the two-sample test; 0 leaves it out.
         relations: prompts of each metamorphic relation.
         run: name that the seeds are derived from.
+        crowd: requests at once of which each must get its own answer.
     """
 
     greedy: int = 16
@@ -46,9 +47,10 @@ class Budget:
     mmd_tokens: int = 12
     relations: int = 4
     run: str = "validate"
+    crowd: int = 300
 
 
-FAST = Budget(6, 16, 8, 24, 4, 32, 6, 6, 0, 0, 0, 2)
+FAST = Budget(6, 16, 8, 24, 4, 32, 6, 6, 0, 0, 0, 2, crowd=0)
 
 
 @dataclass(frozen=True)

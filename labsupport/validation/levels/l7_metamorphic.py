@@ -13,6 +13,7 @@ import numpy as np
 
 from labsupport.decoding import Settings
 from labsupport.validation.levels.l3_greedy import noise
+from labsupport.validation.levels.l7_crowd import crowd
 from labsupport.validation.material import Material
 from labsupport.validation.target import Answer, Ask
 from labsupport.validation.verdict import Verdict
@@ -33,7 +34,7 @@ def check(material: Material) -> list[Verdict]:
             "L7", name, decision, f"{len(wrong)} of {len(pairs)} pairs of answers part", n=len(pairs),  # type: ignore[arg-type]
             statistic=len(wrong), threshold=0, evidence=tuple(wrong[:4]), needed=bool(pairs),
         ))  # fmt: skip
-    return verdicts
+    return [*verdicts, *crowd(material)]
 
 
 def _asks(material: Material, tokens: int = 12) -> list[Ask]:
