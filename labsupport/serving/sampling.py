@@ -115,12 +115,35 @@ _CLIENT = {tensor.name: tensor.kind for tensor in BLS_IN}
 _ENGINE = {tensor.name: tensor.kind for tensor in TENSORRT_LLM_IN}
 
 
+_FIT = {
+    "INT32": "a whole number below 2**31", "INT64": "a whole number below 2**63",
+    "UINT64": "a whole number from 0 to 2**64 - 1",
+    "FP32": "a number", "FP16": "a number", "BOOL": "True or False", "STRING": "text that UTF-8 can write",
+}  # fmt: skip
+
+
 def _arrays(kinds: Mapping[str, str], values: Mapping[str, Any]) -> dict[str, Array]:
     made = {}
     for name, value in values.items():
-        array = np.asarray(value, KINDS[kinds[name]])
+        array = _array(name, value, kinds[name])
         made[name] = array.reshape(1, *(array.shape or (1,)))
     return made
+
+
+def _array(name: str, value: Any, kind: str) -> Array:
+    """The value as the tensor's type; numpy alone would send 0 for 2**40, and 1 for 1.5."""
+    try:
+        given = np.asarray(value, np.object_ if kind == "STRING" else None)
+        array = given.astype(KINDS[kind])
+        fits = "INT" not in kind or np.array_equal(array, given)
+        if kind == "STRING":
+            [str(text).encode() for text in array.flat]
+    except (ValueError, TypeError, OverflowError):
+        fits = False
+    if not fits:
+        what = f"{name} {str(value)[:60]} does not fit"
+        raise ParameterError(what, why=f"the server's tensor is of type {kind}", fix=f"send {_FIT[kind]}")
+    return array
 
 
 def _is_list(value: object) -> bool:
