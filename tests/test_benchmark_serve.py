@@ -21,7 +21,7 @@ from labsupport.benchmark.load import run, timelines
 from labsupport.benchmark.machine import Limits as Ceilings
 from labsupport.benchmark.resample import Estimate, distribution, estimate, grouped, percentile, rate_samples
 from labsupport.benchmark.serve import Plan, measure
-from labsupport.benchmark.serve_commands import slo_of
+from labsupport.benchmark.serve_commands import plan_of, slo_of
 from labsupport.benchmark.served import Client, Report, doubts, point, read_report
 from labsupport.benchmark.served_text import cell, lines
 from labsupport.benchmark.target import Answered, Arrival, answered
@@ -417,6 +417,22 @@ def test_plans_and_targets_that_cannot_be(tiny: Path, tmp_path: Path, monkeypatc
     for path, said in ((tmp_path / "wrong.json", "no result of"), (tmp_path / "none.json", "cannot read")):
         with pytest.raises(BenchmarkError, match=said):
             read_report(path)
+
+
+def test_options_become_a_plan(tmp_path: Path) -> None:
+    given = {"concurrency": (), "rate": (), "requests": None, "seconds": None, "warmup": 1, "inputs": "8",
+             "outputs": "2", "trace": None, "objectives": (), "seed": 0, "fixed": True}  # fmt: skip
+    assert plan_of(**given).loads == [Closed(1)]
+    assert plan_of(**given).requests == 50
+    both = plan_of(**given | {"concurrency": (2, 4), "rate": (1.5,), "seconds": 3.0})
+    assert both.loads == [Closed(2), Closed(4), Poisson(1.5)]
+    assert both.requests is None
+    (tmp_path / "timed").write_text('{"timestamp": 0, "input_length": 8, "output_length": 2}\n' * 3)
+    (tmp_path / "plain").write_text('{"input_length": 8, "output_length": 2}\n' * 3)
+    timed, plain = (plan_of(**given | {"trace": tmp_path / name}) for name in ("timed", "plain"))
+    assert (timed.loads, timed.requests) == ([Replay()], 3)
+    assert plain.loads == [Closed(1)]
+    assert timed.shapes(5, 0) == [(8, 2, 0.0)] * 5  # those of the warm-up come after
 
 
 # -- comparison

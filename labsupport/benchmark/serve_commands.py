@@ -147,8 +147,9 @@ def opened(
             yield (ask(server.address, model, ignore_end=plan.fixed), tokenizer or (own.parent if own else folder),
                    engine.parent if engine else None)  # fmt: skip
     else:
-        address = Address.parse(target) if target else Address.from_environment()
-        if address is None or (target and "/" in target):
+        path = target and "/" in target.removeprefix("http://").rstrip("/")
+        address = None if path else Address.parse(target) if target else Address.from_environment()
+        if address is None:
             raise ParameterError(
                 f"{target} is neither a server nor a folder" if target else "no target",
                 why="an engine folder has a config.json, and a model repository a folder ensemble",
