@@ -23,8 +23,8 @@ from labsupport.workspace import atomic_text
 
 FULL = Budget(6, 12, 10, 16, 4, 32, 16, 3, 0, 0, 0, 2, "matrix", crowd=300)
 """Small, for many servers: 72 greedy, 160 sampled and 128 flat tokens, 16 tasks, a crowd of 300."""
-SEEDS = Budget(0, 1, 60, 1, 100, 1, 0, 1, 0, 0, 0, 0, "seeds", crowd=0)
-"""One token an answer: all contexts are known, so a run costs no forward pass; 160 fresh draws."""
+SEEDS = Budget(0, 1, 30, 1, 100, 1, 0, 1, 0, 0, 0, 0, "seeds", crowd=0)
+"""One token an answer: all contexts are known, so a run costs no forward pass; 130 fresh draws."""
 
 
 @dataclass(frozen=True)
