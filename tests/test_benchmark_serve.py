@@ -79,7 +79,7 @@ def test_rates_count_from_the_first_request_to_the_last_content() -> None:
 def test_empty_responses_bring_their_token_with_the_next_text() -> None:
     found = answered([(1.0, "a"), (2.0, ""), (3.0, "é"), (4.0, "")])
     assert found.chunks == (Chunk(1.0, 1), Chunk(3.0, 2))
-    assert (found.responses, found.text) == (4, "aé")
+    assert found.text == "aé"
 
 
 @given(cuts=st.lists(st.integers(0, 60), max_size=5))
@@ -237,7 +237,7 @@ class Slow:
 
     def read(self, arrivals: list[Arrival]) -> Answered:
         chunks = tuple(Chunk(one.at) for one in arrivals)
-        return Answered(chunks, len(arrivals), ids=tuple(one.data for one in arrivals))
+        return Answered(chunks, ids=tuple(one.data for one in arrivals))
 
 
 def played(target: Slow, arrivals: object, count: int = 12, **options: float) -> list[Timeline]:
@@ -315,6 +315,8 @@ def test_doubts_name_few_requests_late_clients_growing_queues_and_broken_physics
     calm = [line(0.1 * n, 0.1 * n + 0.05, 0.1 * n + 0.09) for n in range(30)]
     assert point("rate 10/s", calm, Slo(), QUIET).doubts == []
     assert "percentiles beyond the median" in point("rate 10/s", calm[:5], Slo(), QUIET).doubts[0]
+    early = [line(0.1 * n, 0.1 * n + 0.05, 0.1 * n + 0.09, tokens=16) for n in range(30)]
+    assert "30 answers came in far fewer responses" in point("rate 10/s", early, Slo(), QUIET).doubts[0]
     late = Client(cores=0.99, lag_p99=0.02, late_p99=0.0)
     said = " ".join(point("rate 10/s", calm, Slo(), late).doubts)
     assert "20.0 ms late" in said

@@ -16,6 +16,7 @@ from labsupport.errors import BenchmarkError
 FORMAT = 1
 FEW = 20  # requests; with fewer, the 99th percentile is the slowest one by another name
 LAG = 0.1  # of the gap between tokens; a client that is later than this measures itself
+FEWER = 0.8  # responses by tokens; the last ones may show nothing and are not counted
 BUSY = 0.9  # of a core: the client's one thread has no air left
 
 
@@ -167,6 +168,13 @@ def doubts(one: Point) -> list[str]:
         )
     if one.client.cores is not None and one.client.cores > BUSY:
         found.append(f"the client used {one.client.cores:.2f} cores: it may be what was measured")
+    good = [run for run in one.runs if run.is_good]
+    short = sum(sum(chunk.tokens for chunk in run.chunks) < FEWER * run.tokens for run in good)
+    if short > len(good) / 10:
+        found.append(
+            f"{short} answers came in far fewer responses than tokens were asked for, and tokens are counted as asked: "
+            "several tokens a response, or an end that the server did not ignore"
+        )
     if _grows(one):
         found.append("the last third of the requests waited far longer than the first: the queue grows without end")
     if one.share and one.share.output > 1:

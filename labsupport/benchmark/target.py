@@ -32,13 +32,11 @@ class Answered:
 
     Args:
         chunks: responses with content.
-        responses: all of them.
         ids: output tokens, where the target sends tokens and not text.
         text: the whole text, where it sends text.
     """
 
     chunks: tuple[Chunk, ...]
-    responses: int
     ids: tuple[int, ...] = ()
     text: str = ""
 
@@ -85,4 +83,4 @@ def answered(pieces: Sequence[tuple[float, str]]) -> Answered:
         if text:
             chunks.append(Chunk(at, waiting))
             waiting = 0
-    return Answered(tuple(chunks), len(pieces), text="".join(text for _, text in pieces))
+    return Answered(tuple(chunks), text="".join(text for _, text in pieces))

@@ -72,4 +72,4 @@ class EngineTarget:
         """Token ids, as the engine gave them."""
         pieces = [(one.at, one.data.output_token_ids[0]) for one in arrivals]
         chunks = tuple(Chunk(at, len(ids)) for at, ids in pieces if ids)
-        return Answered(chunks, len(pieces), ids=tuple(id for _, ids in pieces for id in ids))
+        return Answered(chunks, ids=tuple(id for _, ids in pieces for id in ids))

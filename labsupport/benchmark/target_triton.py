@@ -98,7 +98,7 @@ class GrpcTarget(_Triton):
         kept = [chunk for chunk in found if chunk]
         if any(chunk.ids for chunk in kept):
             whole = answered([(chunk.at, "x" * len(chunk.ids)) for chunk in kept])
-            return Answered(whole.chunks, len(kept), ids=tuple(id for chunk in kept for id in chunk.ids))
+            return Answered(whole.chunks, ids=tuple(id for chunk in kept for id in chunk.ids))
         return self._answered([(chunk.at, chunk.text) for chunk in kept])
 
 
