@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from random import Random
 from typing import Any, Literal
 
 from labsupport.validation.diagnosis import guilty
@@ -191,9 +193,12 @@ def work(
     bench: Bench, todo: Sequence[tuple[str, Callable[[Bench], Outcome]]], kept: Kept, limit: float,
     say: Callable[[str], None],
 ) -> int:  # fmt: skip
-    """Run what is not kept yet, for at most ``limit`` seconds -> how many are left."""
-    began, left = time.perf_counter(), 0
-    for name, job in todo:
+    """Run what is not kept yet, for at most ``limit`` seconds -> how many are left.
+
+    Harmless runs come in an order of this process's own, so that two that share a folder seldom do the same.
+    """
+    began, left, dice = time.perf_counter(), 0, Random(os.getpid())
+    for name, job in sorted(todo, key=lambda one: dice.random() if one[0].startswith("B") else -1.0):
         if kept.get(name) is not None:
             continue
         if time.perf_counter() - began > limit:
