@@ -25,6 +25,8 @@ from labsupport.workspace import atomic_text
 
 FULL = Budget(6, 12, 10, 16, 4, 32, 16, 3, 0, 0, 0, 2, "matrix", crowd=300)
 """Small, for many servers: 72 greedy, 160 sampled and 128 flat tokens, 16 tasks, a crowd of 300."""
+HARMLESS = Budget(4, 8, 5, 12, 3, 24, 8, 3, 0, 0, 0, 1, "harmless", crowd=32)
+"""For variations that compute every token anew, some of them one by one."""
 SEEDS = Budget(0, 1, 30, 1, 100, 1, 0, 1, 0, 0, 0, 0, "seeds", crowd=0)
 """One token an answer: all contexts are known, so a run costs no forward pass; 130 fresh draws."""
 
@@ -90,7 +92,7 @@ def run_fault(
     )
 
 
-def run_benign(bench: Bench, benign: Benign, name: str, budget: Budget) -> Outcome:
+def run_benign(bench: Bench, benign: Benign, name: str, budget: Budget = HARMLESS) -> Outcome:
     """One harmless variation against everything."""
     with benign.make(bench) as target:
         levels, named, others = _judge(bench, target, budget, (), True)
@@ -185,7 +187,7 @@ def jobs(faults: Sequence[Fault], benign: int, budget: Budget) -> list[tuple[str
     todo: list[tuple[str, Callable[[Bench], Outcome]]] = []
     todo += [(fault.name, partial(run_fault, fault=fault, budget=budget)) for fault in faults]
     named = [(f"{one.id} {one.title}", one) for one in BENIGN[:benign]]
-    todo += [(name, partial(run_benign, benign=one, name=name, budget=budget)) for name, one in named]
+    todo += [(name, partial(run_benign, benign=one, name=name)) for name, one in named]
     return todo + [(f"B11-{number:03}", partial(run_seeds, number=number)) for number in seeds(benign)]
 
 

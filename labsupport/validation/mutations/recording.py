@@ -14,7 +14,7 @@ from typing import Any
 from labsupport.errors import ParameterError
 from labsupport.validation.material import Budget
 from labsupport.validation.mutations.baselines import BASELINES
-from labsupport.validation.mutations.matrix import Outcome
+from labsupport.validation.mutations.matrix import HARMLESS, SEEDS, Outcome
 from labsupport.validation.statistics import clopper_pearson
 
 LEVELS = ("L0", "L1", "L2", "L3", "L4", "L5", "L6", "L7")
@@ -106,7 +106,7 @@ def about(command: str, model: str, budget: Budget) -> dict[str, Any]:
     from importlib.metadata import version
 
     return {
-        "command": command, "model": model, "budget": vars(budget),
+        "command": command, "model": model, "budget": {"faults": vars(budget), "harmless": vars(HARMLESS), "seeds": vars(SEEDS)},
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "machine": _processor(), "python": platform.python_version(),
         "versions": {name: version(name) for name in ("torch", "transformers", "tokenizers", "numpy", "scipy")},
