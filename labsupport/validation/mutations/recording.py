@@ -106,7 +106,8 @@ def about(command: str, model: str, budget: Budget) -> dict[str, Any]:
     from importlib.metadata import version
 
     return {
-        "command": command, "model": model, "budget": {"faults": vars(budget), "harmless": vars(HARMLESS), "seeds": vars(SEEDS)},
+        "command": command, "model": model,
+        "budget": {"faults": vars(budget), "harmless": vars(HARMLESS), "seeds": vars(SEEDS)},
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "machine": _processor(), "python": platform.python_version(),
         "versions": {name: version(name) for name in ("torch", "transformers", "tokenizers", "numpy", "scipy")},
