@@ -15,7 +15,7 @@ import numpy as np
 from labsupport.decoding import Settings
 from labsupport.validation.material import LIFT, Material
 from labsupport.validation.statistics import mcnemar, mmd, rouge_l, trtllm_threshold
-from labsupport.validation.target import Ask
+from labsupport.validation.target import Answer, Ask
 from labsupport.validation.verdict import Verdict
 from labsupport.workspace import data_folder
 
@@ -56,7 +56,8 @@ def _pairs(material: Material) -> Verdict:
     decode = material.reference.tokenizer.decode
     own = [decode(list(answer.output_ids), skip_special_tokens=True) for answer in answers]
     material.progress("tasks: reference")
-    theirs = [decode(list(material.reference.greedy(ask)), skip_special_tokens=True) for ask in asks]
+    truths = [_reference_answer(material, ask, answer) for ask, answer in zip(asks, answers, strict=True)]
+    theirs = [decode(list(ids), skip_special_tokens=True) for ids in truths]
     right = np.array([task.right(text) for task, text in zip(chosen, own, strict=True)])
     truth = np.array([task.right(text) for task, text in zip(chosen, theirs, strict=True)])
     lost, won = int((truth & ~right).sum()), int((right & ~truth).sum())
@@ -79,6 +80,15 @@ def _pairs(material: Material) -> Verdict:
         source="theory", p=p, alpha=ALPHA_PAIRS, evidence=tuple(evidence[:6]),
         power="seen for certain from 15 questions on that only one of the two gets right",
     )  # fmt: skip
+
+
+def _reference_answer(material: Material, ask: Ask, answer: Answer) -> tuple[int, ...]:
+    """What the reference writes. One pass says whether it is the target's own answer; only else is it written out."""
+    ids = answer.output_ids
+    whole = len(ids) == ask.max_tokens or (ids and ids[-1] in material.reference.end_ids)
+    if whole and not material.score(ask, answer).margin.any():
+        return ids
+    return material.reference.greedy(ask)
 
 
 def _ends(material: Material) -> Verdict:
