@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -229,14 +230,22 @@ def test_a_server_that_dies_in_the_middle(tmp_path: Path) -> None:
             Client(server.address).generate(TEXT)
 
 
+def repeated(*turns: tuple[str, str]) -> str:
+    """What the peer makes of a conversation: the rendered messages, through the tokenizer and back."""
+    words = tokenizer("sentencepiece")
+    rendered = words.apply_chat_template([{"role": role, "content": text} for role, text in turns], tokenize=False)
+    return str(words.decode(words.encode(rendered, add_special_tokens=False), skip_special_tokens=True))
+
+
 def test_a_chat_has_a_memory(server: Server) -> None:
-    """The peer repeats the rendered messages, so its answer shows what the model was given."""
     with Client(server.address) as client:
-        chat = Chat(client, system="the a")
-        assert "".join(chat.say("is")) == "system: the auser: is"
-        second = "".join(chat.say("a fox"))
-        assert second == "system: the auser: isassistant: system: the auser: isuser: a fox"
+        chat = Chat(client, Sampling(max_tokens=500), system="the a")
+        first = "".join(chat.say("is"))
+        assert first == repeated(("system", "the a"), ("user", "is"))
+        turns = [("system", "the a"), ("user", "is"), ("assistant", first), ("user", "a fox")]
+        assert "".join(chat.say("a fox")) == repeated(*turns)
         chat.reset()
+        assert "".join(chat.say("is")) == first
         slow = Chat(client, SLOW)
         answer = slow.say("the field is a field")
         said = next(answer) + next(answer)
@@ -252,12 +261,28 @@ def test_a_chat_by_pipe(server: Server) -> None:
     call = [LABS, "chat", server.address.http]
     done = subprocess.run(call, input=lines, capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout == "user: the fox\nuser: is\n"
-    assert done.stderr == "(forgotten)\n"
+    assert "(forgotten)" in done.stderr
     environment = os.environ | {"TRITON_URL": "127.0.0.1:1"}
     done = subprocess.run([LABS, "chat"], input=lines, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 1
-    assert done.stderr.startswith("error: no answer from the server at 127.0.0.1:2")
+    assert "error: no answer from the server at 127.0.0.1:2" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_ctrl_c_cancels_the_answer_and_not_the_chat(server: Server) -> None:
+    call = [LABS, "chat", server.address.http, "--max-tokens", "9999"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(call, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as chat:
+        assert chat.stdin
+        assert chat.stdout
+        chat.stdin.write("the fox " * 2000 + "\n")
+        chat.stdin.flush()
+        chat.stdout.read(20)
+        chat.send_signal(signal.SIGINT)
+        said, _ = chat.communicate("/reset\nis\n", timeout=60)
+    assert chat.returncode == 0
+    assert said.endswith(" (cancelled)\nuser: is\n")
+    assert len(said) < len("the fox ") * 2000
 
 
 def test_sampling_has_every_parameter_of_the_contract() -> None:

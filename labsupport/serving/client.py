@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import socket
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from types import TracebackType
 from typing import Any, Literal
@@ -208,7 +210,7 @@ class _Http:
         sent = time.perf_counter()
         path = f"/v2/models/{model.name}/generate{'_stream' if stream else ''}"
         connection, response = self._call("POST", path, body)
-        return Stream(self._chunks(connection, response), connection.close, sent, grows=model.grows)
+        return Stream(self._chunks(connection, response), connection.cut, sent, grows=model.grows)
 
     def _chunks(self, connection: _Connection, response: HTTPResponse) -> Iterator[Chunk]:
         events = response.getheader("Content-Type", "").startswith("text/event-stream")
@@ -243,6 +245,13 @@ class _Http:
 
 
 class _Connection(HTTPConnection):
+    def cut(self) -> None:
+        """Close it, also under a thread that waits for it."""
+        with suppress(OSError):
+            if self.sock:
+                self.sock.shutdown(socket.SHUT_RDWR)
+        self.close()
+
     def __enter__(self) -> _Connection:
         return self
 

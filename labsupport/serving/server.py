@@ -27,7 +27,9 @@ _NUMBERS = itertools.count()
 class Server:
     """A running server.
 
-    ``TRITON_URL`` names one that runs elsewhere: then nothing is started, and nothing is stopped at the end.
+    Should the process of a model be killed, the server starts again at the same address: running answers break off, and
+    after some seconds it is ready. ``TRITON_URL`` names a server that runs elsewhere: then nothing is started, and
+    nothing is stopped at the end.
 
     Args:
         repository: the model repository to serve.
@@ -160,9 +162,10 @@ class Server:
                 self.repository, self._folder / "backends", engine, self.address, self.options, prefix
             )
             guard = [sys.executable, "-I", "-S", str(Path(__file__).with_name("guard.py"))]
+            guard += [str(os.getpid()), str(self.grace), str(self._folder), prefix, self.address.http]
             with self.log.open("wb") as sink:
                 self._guard = subprocess.Popen(
-                    [*guard, str(os.getpid()), str(self.grace), str(self._folder), prefix, *launch.command],
+                    [*guard, *launch.command],
                     cwd=launch.cwd,
                     env=os.environ | launch.environment,
                     stdin=subprocess.DEVNULL,

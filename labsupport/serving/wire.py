@@ -142,6 +142,7 @@ def refused(message: str) -> RequestError:
     known = (
         ("Streaming is only supported", "labs assemble --decoupled, or generate() instead of stream()"),
         ("exceeds", "a shorter prompt, or an engine with larger limits: labs build --max_input_len"),
+        ("is not healthy", "ask again in some seconds: the process of a model was killed, and the server starts again"),
         ("unknown model", "curl -X POST http://HOST:PORT/v2/repository/index   lists the models"),
     )
     fix = next((fix for part, fix in known if part.lower() in message.lower()), "mend the request as the message says")
