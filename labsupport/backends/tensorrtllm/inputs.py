@@ -30,6 +30,7 @@ SAMPLING = {
     "frequency_penalty": "frequency_penalty",
     "min_length": "min_tokens",
 }
+MOST_SEQUENCES = 256
 FLAGS = (
     "return_log_probs", "return_context_logits", "return_generation_logits", "return_perf_metrics", "streaming",
 )  # fmt: skip
@@ -116,7 +117,15 @@ def _prompt(row: _Row, exclude_input: bool, vocab_size: int) -> Prompt:
     ids = row.array("input_ids", 1)
     ids = np.empty(0, np.int32) if ids is None else ids
     length, end = row.one("input_lengths", len(ids)), row.one("end_id", -1)
+    if not 0 <= length <= len(ids):
+        raise _bad(
+            f"input_lengths {length} with {len(ids)} input_ids",
+            "it says how many of them are the prompt; the rest is padding",
+            f"send 1 to {len(ids)}",
+        )
     max_tokens, beams = row.one("request_output_len"), row.one("beam_width", 1)
+    if beams < 1:
+        raise _bad(f"beam width ({beams})", "a search keeps at least one beam", "send 1 for no search, or leave it out")
     if max_tokens is None:
         raise _bad("request_output_len is not present in the request", "nobody says how much to write", "send it")
     request = Request(
@@ -128,7 +137,7 @@ def _prompt(row: _Row, exclude_input: bool, vocab_size: int) -> Prompt:
         stop_words=words(row.array("stop_words_list", 2)),
         bad_words=words(row.array("bad_words_list", 2)),
         beam_width=beams,
-        num_return_sequences=row.one("num_return_sequences", 1),
+        num_return_sequences=_sequences(row),
         length_penalty=row.one("len_penalty", 0.0),
         early_stopping=bool(row.one("early_stopping", True)),
         **{name: bool(row.one(name, False)) for name in FLAGS},
@@ -141,8 +150,26 @@ def _prompt(row: _Row, exclude_input: bool, vocab_size: int) -> Prompt:
     return Prompt(request, exclude, row.index if row.batch > 1 else None)
 
 
+def _sequences(row: _Row) -> int:
+    count: int = row.one("num_return_sequences", 1)
+    if count > MOST_SEQUENCES:
+        raise _bad(
+            f"num_return_sequences {count} is above {MOST_SEQUENCES}",
+            "each is a sequence of its own, and they would keep everybody else waiting",
+            "send several requests, with a seed each",
+        )
+    return count
+
+
 def _sampling(row: _Row, end: int, vocab_size: int) -> Settings:
     values = {ours: row.one(name) for ours, name in SAMPLING.items()}
+    for name in (*SAMPLING.values(), "len_penalty"):
+        if not np.isfinite(row.one(name, 0)):
+            raise _bad(
+                f"Incorrect sampling config: {name} {row.one(name)} is not finite",
+                "with it no probability is a number",
+                "send a finite number, or leave it out",
+            )
     if values["top_p"] is not None and values["top_p"] <= 0:
         values["top_p"] = None  # counts as unset
     if end == -1:
@@ -150,7 +177,8 @@ def _sampling(row: _Row, end: int, vocab_size: int) -> Settings:
     try:
         return Settings.of(**values, logit_bias=_bias(row, vocab_size), end_ids=() if end == -1 else (end,))
     except ParameterError as problem:
-        raise _bad(f"Incorrect sampling config: {problem.what}", problem.why, problem.fix) from None
+        what = problem.what.replace("min_length", "min_tokens")  # as the request spells it
+        raise _bad(f"Incorrect sampling config: {what}", problem.why, problem.fix) from None
 
 
 def _bias(row: _Row, vocab_size: int) -> dict[int, float] | None:
@@ -163,6 +191,13 @@ def _bias(row: _Row, vocab_size: int) -> dict[int, float] | None:
             f"{vocab_size}.",
             f"it has {len(bias)} entries, and each stands for a token",
             "make it as long as the engine's logits",
+        )
+    if np.isnan(bias).any() or np.isposinf(bias).any():
+        token = int(np.flatnonzero(np.isnan(bias) | np.isposinf(bias))[0])
+        raise _bad(
+            f"Incorrect sampling config: embedding_bias is {bias[token]} for token {token}",
+            "it is added to a logit, and no probability would be a number",
+            "send a finite number, or -inf to forbid the token",
         )
     return {int(token): float(bias[token]) for token in np.flatnonzero(bias)}
 
@@ -191,7 +226,7 @@ def words(packed: NDArray[Any] | None) -> list[list[int]]:
     ends = ends[:count]
     if any(end > len(ids) for end in ends):
         raise _list("must not have out-of-bound offsets", packed)
-    if any(after <= before for before, after in pairwise(ends)):
+    if any(after <= before for before, after in pairwise([0, *ends])):
         raise _list("must not have non-increasing offsets", packed)
     return [ids[start:end] for start, end in zip([0, *ends], ends, strict=False)]
 

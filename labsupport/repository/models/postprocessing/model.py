@@ -35,6 +35,8 @@ class TritonPythonModel:
 
     def decode(self, ids: NDArray[np.int32]) -> bytes:
         """The text of some ids, as UTF-8; nothing is cleaned up, because cleaning takes spaces away."""
+        if ids.min(initial=0) < 0:
+            raise ValueError(f"TOKENS_BATCH holds {ids.min()} before SEQUENCE_LENGTH ends: a token id is 0 or more")
         text: str = self.tokenizer.decode(
             ids.tolist(), skip_special_tokens=self.skip_special_tokens, clean_up_tokenization_spaces=False
         )

@@ -38,7 +38,7 @@ def encode(tokenizer: Any, text: str, add_special_tokens: bool = True) -> list[i
     already, at the client, begins with BOS and gets no second one. An empty prompt starts from BOS, or the end token.
 
     Raises:
-        ValueError: chat messages, and the tokenizer has no chat template.
+        ValueError: chat messages, and the tokenizer has no chat template, or one that cannot render them.
     """
     chat = messages_in(text)
     if chat is not None:
@@ -57,4 +57,10 @@ def _rendered(tokenizer: Any, chat: list[Message]) -> str:
         raise ValueError("text_input holds chat messages, and the tokenizer has no chat template: send plain text")
     answers = chat[-1]["role"] == "assistant"  # then the model goes on with these words
     how = {"continue_final_message": True} if answers else {"add_generation_prompt": True}
-    return str(tokenizer.apply_chat_template(chat, tokenize=False, **how))
+    try:
+        return str(tokenizer.apply_chat_template(chat, tokenize=False, **how))
+    except Exception as problem:  # whatever a template raises
+        raise ValueError(
+            f"the chat template cannot render the messages in text_input ({problem}): "
+            "each needs a role and a content, both text"
+        ) from None
