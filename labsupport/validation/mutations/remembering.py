@@ -15,7 +15,7 @@ import numpy as np
 from labsupport.engine.protocol import Logits, Model
 from labsupport.validation.reference import Reference
 
-ROWS = 12_000  # rows of logits that are kept: 2.4 GB for a vocabulary of 49,152
+ROWS = 6_000  # rows of logits that are kept: 1.2 GB for a vocabulary of 49,152
 
 Place = tuple[int, int]
 
