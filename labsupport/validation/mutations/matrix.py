@@ -84,7 +84,11 @@ class Fixed(Material):
 def run_fault(
     bench: Bench, fault: Fault, budget: Budget, *, only: Sequence[str] = (), baselines: bool = True
 ) -> Outcome:
-    """One fault against everything."""
+    """One fault against everything.
+
+    A fault that L2 must name stops at L5: its server's pieces and companies agree among themselves, all equally wrong.
+    """
+    only = only or [rung.name for rung in RUNGS if fault.level != "L2" or rung.name <= "L5"]
     with fault.plant(bench) as target:
         levels, named, others = _judge(bench, target, budget, only, baselines)
     return _outcome(
