@@ -220,7 +220,7 @@ class _Http:
                     text = response.read().decode()
                     yield from_http(text, time.perf_counter())
                     return
-                for line in response:
+                for line in _lines(response):
                     if line.startswith(b"data:"):
                         yield from_http(line.decode(), time.perf_counter())
         except (OSError, HTTPException, ValueError, AttributeError) as problem:  # the last two: closed while it is read
@@ -242,6 +242,15 @@ class _Http:
 
     def close(self) -> None:
         """Each request has a connection of its own."""
+
+
+def _lines(response: HTTPResponse) -> Iterator[bytes]:
+    """The lines of a body. Iterating over the response itself takes a connection that breaks for the end."""
+    rest = b""
+    while piece := response.read1():
+        *lines, rest = (rest + piece).split(b"\n")
+        yield from lines
+    yield rest
 
 
 class _Connection(HTTPConnection):
