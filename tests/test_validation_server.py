@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -36,11 +38,12 @@ SENT = {"temperature": 0.9, "top_p": 0.95, "top_k": 50, "repetition_penalty": 1.
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
-    engine = built(
-        converted(model_folder()), max_batch_size=8, tokens_per_block=16, max_input_len=400, max_num_tokens=512,
-        gather_generation_logits=True,
-    )  # fmt: skip
-    repository = assemble(engine, model_folder(), output=tmp_path_factory.mktemp("validation") / "repository").folder
+    place = tmp_path_factory.mktemp("validation")
+    engine = shutil.copytree(built(converted(model_folder(), dtype="float32")), place / "tiny" / "engine")
+    config = json.loads((engine / "config.json").read_text(encoding="utf-8"))
+    config["build_config"] |= {"max_input_len": 400, "max_num_tokens": 512, "gather_generation_logits": True}
+    (engine / "config.json").write_text(json.dumps(config), encoding="utf-8")  # limits: no graph knows them
+    repository = assemble(engine, model_folder(), output=place / "repository").folder
     with traced_server(repository, seconds=120) as (server, log):
         yield f"{server.address.host}:{server.address.port}", log
 
