@@ -89,6 +89,8 @@ def local_launch(
     environment = {
         "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}",  # the stub takes the first python3
         "LD_LIBRARY_PATH": ":".join(map(str, libraries)),
+        # threads that spin between two steps would take the cores that the server's other processes need
+        "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),
     }
     command = [str(home / "tritonserver" / "bin" / "tritonserver"), f"--backend-directory={backends}"]
     command += server_arguments(repository)
