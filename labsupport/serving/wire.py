@@ -141,6 +141,7 @@ def refused(message: str) -> RequestError:
         del lines[:-1]
     known = (
         ("Streaming is only supported", "labs assemble --decoupled, or generate() instead of stream()"),
+        ("maximum queue size", "ask again later; labs assemble --max-queue-size sets how many may wait"),
         ("exceeds", "a shorter prompt, or an engine with larger limits: labs build --max_input_len"),
         ("is not healthy", "ask again in some seconds: the process of a model was killed, and the server starts again"),
         ("unknown model", "curl -X POST http://HOST:PORT/v2/repository/index   lists the models"),

@@ -125,7 +125,11 @@ def _prompt(row: _Row, exclude_input: bool, vocab_size: int) -> Prompt:
         )
     max_tokens, beams = row.one("request_output_len"), row.one("beam_width", 1)
     if beams < 1:
-        raise _bad(f"beam width ({beams})", "a search keeps at least one beam", "send 1 for no search, or leave it out")
+        raise _bad(
+            f"beam width ({beams}) is below 1",
+            "a search keeps at least one beam",
+            "send 1 for no search, or leave it out",
+        )
     if max_tokens is None:
         raise _bad("request_output_len is not present in the request", "nobody says how much to write", "send it")
     request = Request(
@@ -195,7 +199,7 @@ def _bias(row: _Row, vocab_size: int) -> dict[int, float] | None:
     if np.isnan(bias).any() or np.isposinf(bias).any():
         token = int(np.flatnonzero(np.isnan(bias) | np.isposinf(bias))[0])
         raise _bad(
-            f"Incorrect sampling config: embedding_bias is {bias[token]} for token {token}",
+            f"embedding_bias is {bias[token]} for token {token}",
             "it is added to a logit, and no probability would be a number",
             "send a finite number, or -inf to forbid the token",
         )
