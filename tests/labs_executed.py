@@ -14,19 +14,13 @@ SECONDS = 60  # what a lab may take on two cores; the limit below leaves room fo
 
 
 def executed(lab: Path, tmp_path_factory) -> Outcome:
-    """Run ``lab`` as `labs run -p FAST true --handouts` does, or hand back what came of it when it was run before.
-
-    At full length it runs as a learner's copy: see test_browser_labs.py.
-    """
+    """Run ``lab`` as `labs run --handouts` does, or hand back what came of it when it was run before."""
     base = tmp_path_factory.getbasetemp()
     shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "executed"  # one folder for all workers
     shared.mkdir(exist_ok=True)
     kept = shared / f"{lab.stem}.pickle"
     with FileLock(shared / f"{lab.stem}.lock"):
         if not kept.exists():
-            asked = {"FAST": True}
-            (outcome,) = run_labs(
-                [lab], build=shared / lab.stem, jobs=1, parameters=asked, timeout=8 * SECONDS, handouts=True
-            )
+            (outcome,) = run_labs([lab], build=shared / lab.stem, jobs=1, timeout=8 * SECONDS, handouts=True)
             kept.write_bytes(pickle.dumps(outcome))
     return pickle.loads(kept.read_bytes())
