@@ -37,6 +37,15 @@ def test_uniform_test_keeps_its_alpha_and_sees_a_missing_tail() -> None:
     assert s.uniform_test(rng.random(2000) * 0.95)[2] < 1e-6
 
 
+def test_the_stated_power_is_the_power() -> None:
+    """Cells that are off by what is said to be seen with 95 % are seen with 95 %."""
+    rng = np.random.default_rng(6)
+    error = s.smallest_seen(9, 2000, 1e-3)
+    tilted = (1 + error * np.where(np.arange(10) % 2, 1, -1)) / 10
+    seen = [s.g_test(rng.multinomial(2000, tilted), np.full(10, 0.1))[2] < 1e-3 for _ in range(300)]
+    assert np.mean(seen) == pytest.approx(0.95, abs=0.04)
+
+
 def test_surprisal_z_is_standard_normal_for_honest_draws() -> None:
     rng = np.random.default_rng(3)
     p = np.array([0.5, 0.3, 0.2])

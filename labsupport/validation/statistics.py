@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import optimize, stats
 
 Floats = NDArray[np.float64]
 
@@ -42,6 +42,16 @@ def uniform_test(values: Sequence[float] | Floats, bins: int = 20) -> tuple[floa
     counts, _ = np.histogram(values, bins=bins, range=(0, 1))
     statistic, tail = stats.chisquare(counts)
     return float(statistic), bins - 1, float(tail)
+
+
+def smallest_seen(df: int, n: int, alpha: float, power: float = 0.95) -> float:
+    """The relative error of the cells' probabilities, root mean square, that a chi-squared or G-test of n draws sees.
+
+    The statistic of a wrong distribution is noncentral chi-squared, with noncentrality n times the error squared.
+    """
+    limit = stats.chi2.isf(alpha, df)
+    noncentrality = optimize.brentq(lambda value: stats.ncx2.sf(limit, df, value) - power, 1e-3, 1e4)
+    return float(np.sqrt(noncentrality / n))
 
 
 def surprisal_z(log_p: Floats, expected: Floats, variance: Floats) -> tuple[float, float]:

@@ -22,6 +22,7 @@ from labsupport.validation.statistics import (
     g_test,
     lag_correlation,
     most_expected,
+    smallest_seen,
     surprisal_z,
     uniform_test,
 )
@@ -79,16 +80,21 @@ def _transforms(uniforms: Sequence[Floats]) -> Verdict:
     values = np.concatenate(uniforms)
     statistic, df, p = uniform_test(values)
     detail = f"chi-squared = {statistic:.1f} on {df} degrees of freedom"
-    return _tested("probability integral transform", p, len(values), detail, statistic, "T x 1.1 in about 5,000 tokens")
+    return _tested("probability integral transform", p, len(values), detail, statistic, _sees(df, len(values)))
+
+
+def _sees(df: int, n: int) -> str:
+    return f"cells that are off by {smallest_seen(df, n, ALPHA):.0%}, root mean square: seen with 95 %" if df else ""
 
 
 def _surprisal(draws: Sequence[Draws]) -> Verdict:
     logs = np.concatenate([log_p(draw) for draw in draws])
-    z, p = surprisal_z(
-        logs, np.concatenate([draw.expected for draw in draws]), np.concatenate([draw.variance for draw in draws])
-    )
+    variance = np.concatenate([draw.variance for draw in draws])
+    z, p = surprisal_z(logs, np.concatenate([draw.expected for draw in draws]), variance)
     how = "more" if z > 0 else "less"
-    return _tested("surprisal", p, len(logs), f"draws are {how} likely than they should be, z = {z:.1f}", z)
+    shift = 6.1 * float(np.sqrt(variance.sum())) / len(logs)  # 6.1: from z at alpha / 2 to z at 95 %
+    power = f"tokens that are {shift:.2f} nats too likely or unlikely, on average: seen with 95 %"
+    return _tested("surprisal", p, len(logs), f"draws are {how} likely than they should be, z = {z:.1f}", z, power)
 
 
 def _correlation(test: str, found: tuple[float, float], n: int) -> Verdict:
