@@ -118,7 +118,8 @@ OVER_GRPC: dict[str, tuple[str, Mapping[str, Tensor], str | None]] = {
     ),
     "weights without words": (BLS, asked(embedding_bias_weights=fp32(1)), "go together, and one is missing"),
     "a weight that is no number": (
-        BLS, asked(embedding_bias_words=text("a"), embedding_bias_weights=fp32(NAN)), "config: embedding_bias is nan for token"
+        BLS, asked(embedding_bias_words=text("a"), embedding_bias_weights=fp32(NAN)),
+        "config: embedding_bias is nan for token",
     ),
     "a bias of the wrong length": (ENGINE, ids(embedding_bias=fp32(1, 2)), "same as vocab size: 49152"),
     "an id beyond the vocabulary": (ENGINE, ids(input_ids=int32(5, 60000, 6)), "input_token_ids holds 60000"),
