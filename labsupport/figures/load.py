@@ -228,7 +228,8 @@ def strips(
         axes.set_yticks(range(len(groups)), list(groups))
         axes.set_ylim(len(groups) - 0.35, -0.65)
         axes.set_xscale("log")
-        axes.margins(x=0.06)
+        everything = [value for values in groups.values() for value in values]
+        axes.set_xlim(0.7 * min(everything), 1.4 * max(everything))  # equal values do not fill the axis
         axes.grid(axis="x")
         axes.set_xlabel(xlabel)
         axes.set_title(title)
