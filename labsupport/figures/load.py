@@ -229,7 +229,9 @@ def strips(
         axes.set_ylim(len(groups) - 0.35, -0.65)
         axes.set_xscale("log")
         everything = [value for values in groups.values() for value in values]
-        axes.set_xlim(0.7 * min(everything), 1.4 * max(everything))  # equal values do not fill the axis
+        low, high = min(everything), max(everything)
+        room = 1.4 if high > 5 * low else 3.0  # values that are nearly equal do not fill the axis
+        axes.set_xlim(low / room, high * room)
         axes.grid(axis="x")
         axes.set_xlabel(xlabel)
         axes.set_title(title)
