@@ -199,9 +199,10 @@ def test_a_full_queue_refuses_and_recovers(server: Server, show: Show) -> None:
                     said.append(f"{problem.why}; {problem.fix}")
 
             tasks = [asyncio.create_task(one(number)) for number in range(SLOTS + QUEUE + 12)]
-            while not said and not all(task.done() for task in tasks):
+            deadline = time.perf_counter() + 20
+            while len(said) < 12 and time.perf_counter() < deadline:
                 await asyncio.sleep(0.05)
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(0.3)
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -210,7 +211,7 @@ def test_a_full_queue_refuses_and_recovers(server: Server, show: Show) -> None:
     said = asyncio.run(crowd())
     assert 12 <= len(said) <= 12 + SLOTS
     assert all(re.search("[Mm]aximum queue size.*; ask again later", one) for one in said)
-    took = until(lambda: active(server.address) == 0, 10)
+    took = until(lambda: active(server.address) == 0, 30)
     show(f"{len(said)} of {SLOTS + QUEUE + 12} refused: {said[0]}; all slots free {took:.2f} s after the rest left")
     assert serves(server.address)
 

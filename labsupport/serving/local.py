@@ -16,6 +16,9 @@ from labsupport.repository.text_format import CONFIG, read_model_config
 from labsupport.serving.address import Address
 
 PYTHON, ENGINE = "python", "tensorrtllm"
+# Each call from a BLS to another model holds a thread until it is answered; with the default of 32 there is none left
+# for the call that cancels one, so clients that go away would keep their slots.
+PYTHON_BACKEND = {"thread-pool-size": 256}
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,7 @@ def local_launch(
     command += server_arguments(repository)
     command += [f"--{name}-address={address.host}" for name in ("http", "grpc", "metrics")]
     command += [f"--{name}-port={address.port + step}" for step, name in enumerate(("http", "grpc", "metrics"))]
+    command += [f"--backend-config=python,{key}={value}" for key, value in PYTHON_BACKEND.items()]
     command += [f"--backend-config=python,shm-region-prefix-name={prefix}", *options]
     return Launch(command, repository, environment)
 

@@ -71,7 +71,7 @@ class Watch:
             if is_cancelled is None or cancel is None or not _says(is_cancelled):
                 return
             del self._watched[number]
-        cancel()
+        threading.Thread(target=cancel, daemon=True).start()  # it takes a while, and others may have gone too
 
 
 def _says(is_cancelled: Callable[[], bool]) -> bool:
