@@ -1,4 +1,4 @@
-"""Clients that go away: a thread looks after all requests, and calls back once for each that was cancelled."""
+"""Clients that go away: a thread looks after all requests, and calls back for each that was cancelled."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-REST = 1.0
+REST, AGAIN = 1.0, 0.5
 
 
 class Watch:
@@ -32,7 +32,7 @@ class Watch:
 
     @contextmanager
     def over(self, is_cancelled: Callable[[], bool], cancel: Callable[[], object]) -> Iterator[None]:
-        """Within the block: when ``is_cancelled()`` says so, ``cancel()`` is called, once."""
+        """Within the block: when ``is_cancelled()`` says so, ``cancel()`` is called, again every ``AGAIN`` seconds."""
         with self._change:
             self._number += 1
             number = self._number
@@ -70,8 +70,14 @@ class Watch:
             is_cancelled, cancel = self._watched.get(number, (None, None))
             if is_cancelled is None or cancel is None or not _says(is_cancelled):
                 return
-            del self._watched[number]
-        threading.Thread(target=cancel, daemon=True).start()  # it takes a while, and others may have gone too
+            self._watched[number] = (lambda: False, cancel)
+        threading.Thread(target=self._cancel, args=(number, cancel), daemon=True).start()
+
+    def _cancel(self, number: int, cancel: Callable[[], object]) -> None:
+        """Call it until the block ends: the message that stops a request may overtake the request itself."""
+        while number in self._watched and not self._closed:
+            cancel()
+            time.sleep(AGAIN)
 
 
 def _says(is_cancelled: Callable[[], bool]) -> bool:
