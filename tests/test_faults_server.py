@@ -31,8 +31,7 @@ from labsupport.serving import Address, AsyncClient, Client, Sampling, Server
 pytestmark = [*needs_triton, pytest.mark.real_model]
 Show = Callable[[str], None]
 QUEUE, SLOTS, STREAMS, TOKENS = 64, 8, 64, 32
-SUBJECTS = ("cats", "rivers", "Rome", "snow", "bread", "the Moon", "iron", "trains", "tea", "maps", "bees", "gold",
-            "rain", "chess", "salt", "wolves")  # fmt: skip
+SUBJECTS = ("cats", "rivers", "Rome", "snow", "bread", "the Moon", "iron", "trains")
 PROMPTS = [f"A short story about {subject}:" for subject in SUBJECTS]
 VANISHING = """
 import os, sys
