@@ -207,9 +207,15 @@ def _require_frames(sliders: Mapping[str, Slider | Choice], frames: Sequence[Map
 
 
 def _titles(sliders: Mapping[str, Slider | Choice], frames: Sequence[Mapping[str, Value]]) -> list[str]:
-    """What tells a frame from the others: a value that all of them share is left out."""
+    """What tells a frame from the others: a value that all share is left out. A line breaks only between two values."""
     apart = [name for name in sliders if len({frame[name] for frame in frames}) > 1] or list(sliders)
-    return [", ".join(f"{sliders[name].label or name} = {frame[name]}" for name in apart) for frame in frames]
+    return [
+        ", ".join(_unbroken(f"{sliders[name].label or name} = {frame[name]}") for name in apart) for frame in frames
+    ]
+
+
+def _unbroken(words: str) -> str:
+    return words.replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def _tidy(value: Value) -> Value:

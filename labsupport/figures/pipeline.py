@@ -159,7 +159,7 @@ def _station(axes: Axes, theme: Theme, place: int, level: float, stop: Stop, her
     text = axes.text(place, level, stop.name, ha="center", va="center", bbox=box, fontweight=weight, zorder=2)
     axes.text(place, level - 0.3, f"lab {stop.labs}", ha="center", va="center", fontsize=8, color=theme.muted)
     if here:
-        axes.text(place, level + 0.31, "▼ you are here", ha="center", va="center", fontsize=8, fontweight="bold")
+        axes.text(place, level + 0.38, "▼ you are here", ha="center", va="center", fontsize=8, fontweight="bold")
     return text.get_bbox_patch()
 
 

@@ -159,7 +159,7 @@ def _owned(
     part = wide / len(owners)
     for index, rank in enumerate(owners):
         _box(axes, theme, (x + index * part, y, part, tall), colors[rank], rank)
-    if tall > 0.06 and wide > 0.06:
+    if tall > 0.09 and wide > 0.06:
         words = f"{owners[0]}" if len(owners) == 1 else f"{owners[0]} and {owners[-1]}"
         words = words if len(owners) < 3 else f"{owners[0]} to {owners[-1]}"
         box = {"boxstyle": "round,pad=0.15", "facecolor": theme.paper, "edgecolor": "none"}

@@ -30,7 +30,7 @@ def cells_for(notebook: Notebook, edition: Edition) -> list[Any]:
         if cell.kind == "code":
             silent = learner and cell.tags & _UNRUN
             shown = [] if silent else [_shown(output, cell) for output in node.outputs if not _is_live(output)]
-            node.outputs = [output for output in shown if output is not None]
+            node.outputs = _joined([output for output in shown if output is not None])
         nodes.append(node)
     return nodes
 
@@ -38,6 +38,17 @@ def cells_for(notebook: Notebook, edition: Edition) -> list[Any]:
 def _is_live(output: Any) -> bool:
     """A widget: it cannot live on a page, and its static form stands in an output of its own."""
     return _WIDGET in output.get("data", {})
+
+
+def _joined(outputs: list[Any]) -> list[Any]:
+    """What a kernel sent of one stream in several messages is one text again: where it cut is chance."""
+    joined: list[Any] = []
+    for output in outputs:
+        if joined and output.output_type == "stream" and output.get("name") == joined[-1].get("name"):
+            joined[-1].text += output.text
+        else:
+            joined.append(output)
+    return joined
 
 
 def _shown(output: Any, cell: Cell) -> Any | None:

@@ -19,6 +19,8 @@ from labsupport.workspace import atomic_text
 EDITIONS: tuple[Edition, ...] = get_args(Edition)
 """``learner``: no solutions, not even in the page's source. ``instructor``: everything, with answers open."""
 
+LONG = 40  # lines; a cell that has more may be cut by a page's end
+
 _HERE = Path(__file__).parent
 _QUIET = {
     "parameters": "Settings",
@@ -106,6 +108,8 @@ def _prepare(cell: Any, place: int, prose: Prose, edition: Edition) -> None:
         text = prose.html(cell.source, cell=name, attachments=cell.get("attachments"))
         made["html"] = text.replace("<details>", "<details open>") if edition == "instructor" else text
         made["kinds"] += " card" if re.search(r"<t[hd][^>]*>(?:<strong>)?Minutes", text) else ""
+    if _lines(cell) > LONG:
+        made["kinds"] += " long"
     for output in cell.get("outputs", []):
         data = output.get("data", {})
         if source := data.get("text/markdown"):
@@ -113,6 +117,12 @@ def _prepare(cell: Any, place: int, prose: Prose, edition: Edition) -> None:
         elif source := data.get("text/latex"):
             output.html = prose.formulas.draw(source.strip().strip("$"), cell=name, display=True)
     cell.metadata["handout"] = made
+
+
+def _lines(cell: Any) -> int:
+    """Lines of a cell and of the text that it printed."""
+    texts = [cell.source, *(output.get("text", "") for output in cell.get("outputs", []))]
+    return sum(text.count("\n") + 1 for text in texts)
 
 
 def claim(notebook: Notebook) -> str:

@@ -12,6 +12,10 @@ from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from labsupport.labs.handout.formula import Formulas
 
 _LAB_LINK = re.compile(r"^(?:\./|notebooks/)?(\d\d_[a-z0-9_]+)\.ipynb(#.*)?$")
+_JOINT = re.compile(r"(?<=[a-zA-Z0-9][_/])(?=[a-zA-Z])")
+_LONG_NAME = 12  # characters
+_FLAG = re.compile(r"(?<![\w-])--[a-zA-Z0-9]+")
+_WHOLE = r'<span class="flag">\g<0></span>'
 _EMPTY_HEAD = re.compile(r"<thead>\s*<tr>(?:\s*<th[^>]*>\s*</th>)+\s*</tr>\s*</thead>")
 
 
@@ -85,6 +89,11 @@ class _Renderer(IPythonRenderer):  # type: ignore[misc]  # nbconvert has no type
         if lab := _LAB_LINK.match(url):
             url = f"{lab[1]}{self._prose.suffix}.html{lab[2] or ''}"
         return str(super().link(text, url, title))
+
+    def codespan(self, text: str) -> str:
+        """A long name breaks after ``_`` or ``/``, not in a word; a flag keeps its hyphens."""
+        code = _JOINT.sub("<wbr>", html.escape(text)) if len(text) > _LONG_NAME else html.escape(text)
+        return f"<code>{_FLAG.sub(_WHOLE, code)}</code>"
 
     def block_code(self, code: str, info: str | None = None) -> str:
         return str(super().block_code(code, info)).replace("<pre>", '<pre tabindex="0">')
