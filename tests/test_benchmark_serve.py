@@ -264,8 +264,9 @@ def test_an_open_loop_sends_on_whatever_the_server_does_and_counts_from_the_sche
     runs = played(target, Poisson(1000.0))
     assert target.most > 6
     waits = [one.ttft for one in runs]
-    assert waits[-1] > 5 * waits[0]  # the queue is in the latency: nothing is omitted
-    assert waits[-1] == pytest.approx(sum(3 * 0.004 for _ in runs) - runs[-1].due, rel=0.4)
+    work = 3 * 0.004 * len(runs)  # seconds that the server is busy with all of them, at the least
+    assert waits[-1] > work - runs[-1].due - 2 * 0.004  # the queue is in the latency: nothing is omitted
+    assert waits[-1] > 2 * waits[0]
 
 
 def test_a_late_client_is_measured_and_its_delay_counted() -> None:
@@ -283,6 +284,15 @@ def test_a_late_client_is_measured_and_its_delay_counted() -> None:
     late = [one.sent - one.due for one in runs]
     assert max(late) > 0.03
     assert all(one.ttft >= one.sent - one.due for one in runs)
+
+
+def test_a_last_response_that_flushes_text_brings_no_token() -> None:
+    class Flushing(Slow):
+        def read(self, arrivals: list[Arrival]) -> Answered:
+            return answered([(one.at, "ab"[number % 2]) for number, one in enumerate([*arrivals, arrivals[-1]])])
+
+    runs = played(Flushing(), Closed(1), count=2)
+    assert [[chunk.tokens for chunk in one.chunks] for one in runs] == [[1, 1, 1, 0]] * 2
 
 
 def test_a_replay_needs_times_and_a_duration_ends_a_run() -> None:

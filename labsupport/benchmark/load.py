@@ -11,7 +11,7 @@ import asyncio
 import itertools
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from labsupport.benchmark.arrivals import Arrivals, Closed, Poisson
@@ -148,14 +148,16 @@ def timelines(target: Target, raws: Sequence[Raw], count_text: Any = None, *, fi
 
 def _timeline(target: Target, raw: Raw, zero: float, count_text: Any) -> Timeline:
     given, error = len(raw.job.ids), raw.error
-    chunks, tokens = tuple[Chunk, ...](), 0
+    chunks, tokens = list[Chunk](), 0
     if error is None:
         try:
             found = target.read(raw.arrivals)
-            chunks = tuple(replace(chunk, at=chunk.at - zero) for chunk in found.chunks)
-            tokens = len(found.ids) or (count_text(found.text) if count_text else raw.job.new)
+            tokens = left = len(found.ids) or (count_text(found.text) if count_text else raw.job.new)
+            for chunk in found.chunks:  # a last response may flush text that was held back, and bring no token
+                chunks.append(Chunk(chunk.at - zero, min(chunk.tokens, left)))
+                left -= chunks[-1].tokens
             if not chunks:
                 error = "an answer without content"
         except LabError as problem:
             error = f"{problem.what}: {problem.why}"
-    return Timeline(raw.due - zero, raw.sent - zero, chunks, tokens, given, error)
+    return Timeline(raw.due - zero, raw.sent - zero, tuple(chunks), tokens, given, error)
