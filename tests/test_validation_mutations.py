@@ -149,7 +149,7 @@ def test_fresh_seeds_raise_no_alarm_and_cost_no_forward_pass(bench):
     known = len(bench.remembered._known)
     assert run_seeds(bench, 1).named is None
     assert len(bench.remembered._known) - known <= 60  # texts that a stranger's seed made longer
-    assert len(seeds(299)) + len(BENIGN) == 299
+    assert len(seeds(299)) + len(BENIGN) == 300
 
 
 def test_a_run_can_stop_and_go_on(bench, tmp_path):

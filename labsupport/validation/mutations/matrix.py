@@ -13,6 +13,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, Literal
 
+from labsupport.errors import EngineError
 from labsupport.validation.diagnosis import guilty
 from labsupport.validation.ladder import RUNGS, run
 from labsupport.validation.material import Budget, Material
@@ -114,7 +115,7 @@ def run_seeds(bench: Bench, number: int) -> Outcome:
 
 def seeds(count: int) -> range:
     """Numbers of the B11 runs that make ``count`` benign runs with the others."""
-    return range(max(0, count - len(BENIGN)))
+    return range(max(0, count - len(BENIGN) + 1))  # one more, because B04 needs a compiled engine
 
 
 def _judge(
@@ -211,7 +212,11 @@ def work(
             left += 1
             continue
         started = time.perf_counter()
-        outcome = job(bench)
+        try:
+            outcome = job(bench)
+        except EngineError as absent:
+            say(f"{name}: not run: {absent.what}")
+            continue
         kept.put(outcome)
         say(f"{name}: {outcome.named or 'nothing fails'} ({time.perf_counter() - started:.1f} s)")
     return left

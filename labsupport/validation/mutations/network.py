@@ -159,7 +159,7 @@ def _rounded(bits: int, group: int) -> Callable[[Any], Any]:
 
     def restored(linear: Any) -> Any:
         weight = linear.weight
-        cut = weight.unflatten(1, (-1, group))
+        cut = weight.unflatten(1, (-1, math.gcd(group, weight.shape[1])))
         top = 2 ** (bits - 1) - 1
         scale = cut.abs().amax(-1, keepdim=True) / top
         return ((cut / scale).round().clamp(-top - 1, top) * scale).flatten(1)
@@ -191,6 +191,10 @@ def _softcap(bench: Bench) -> AbstractContextManager[None]:
     return swapped(bench.model.network.stages[-1].head, softcap=30.0)
 
 
+def _scaled(x: Any) -> Any:
+    return math.sqrt(x.shape[-1]) * x
+
+
 def _bfloat16(x: Any) -> Any:
     import torch
 
@@ -204,10 +208,11 @@ FAULTS = (
     Fault("M05", "rope theta x 1.01", "L2", WHERE, within(_rope(1.01)), "1.01", measured=False),
     Fault("M06", "rope interleaved, not half-split", "L2", WHERE, within(_interleaved)),
     Fault("M07", "gate and up swapped", "L2", WHERE, within(_gate_and_up)),
-    Fault("M08", "norm eps 1e-5 as 1e-6", "L2", WHERE, within(_each(norms, "eps", lambda _: 1e-6)), "1e-6"),
-    Fault("M08", "norm eps 1e-5 as 9e-6", "L2", WHERE, within(_each(norms, "eps", lambda _: 9e-6)), "9e-6",
+    Fault("M08", "norm eps a tenth: 1e-5 as 1e-6", "L2", WHERE, within(_each(norms, "eps", lambda norm: norm.eps / 10)),
+          "0.1"),
+    Fault("M08", "norm eps x 0.9", "L2", WHERE, within(_each(norms, "eps", lambda norm: norm.eps * 0.9)), "0.9",
           measured=False),
-    Fault("M09", "embedding scaled by sqrt(d)", "L2", WHERE, within(_embedding(lambda x: 24.0 * x)), "sqrt(d)", MIRROR),
+    Fault("M09", "embedding scaled by sqrt(d)", "L2", WHERE, within(_embedding(_scaled)), "sqrt(d)", MIRROR),
     Fault("M09", "embedding rounded to bfloat16", "L2", WHERE, within(_embedding(_bfloat16)), "bfloat16",
           measured=False),
     Fault("M10", "RMSNorm by 1 + w", "L2", WHERE, within(_each(norms, "weight", lambda norm: norm.weight + 1)),
