@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.ticker import MaxNLocator
 
 NARROW = 4.0  # inches; below it titles are cut in two
-READABLE = 0.09  # inches that a letter takes; a shorter stay bears none
+READABLE = 0.12  # inches that a letter takes; a shorter stay bears none
 WORK = {"context": "prompt", "generation": "generated", "waiting": "removed"}  # what a slot does -> its role
 
 
@@ -156,7 +156,7 @@ def step_bars(
 def _grid(axes: Axes, theme: Theme, cells: Sequence[Cell], slots: int, longest: int) -> None:
     end = max(cell.iteration for cell in cells) + 1
     inches = (theme.width - 0.5) / longest  # of one iteration
-    thin = 0.6 if inches > 0.12 else 0.25 if inches > READABLE / 2 else 0.0
+    thin = 0.6 if inches > 0.12 else 0.25 if inches > READABLE / 3 else 0.0
     for slot in range(slots):
         rows = (slot + 0.08, 0.84)
         axes.broken_barh([(0, end)], rows, **{**theme.fill("free"), "linewidth": 0.5})
