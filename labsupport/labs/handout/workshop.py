@@ -44,7 +44,7 @@ def write_workshop(labs: Sequence[Path], folder: Path) -> list[Path]:
 def cover(labs: Sequence[Notebook], edition: Edition) -> str:
     """The cover of an edition as markdown: the title, the labs with their minutes and claims, and the sheets."""
     minutes = {course.lab: course.minutes for course in courses(labs)}
-    rows = [f"| [{lab.title}]({lab.path.name})<br>{claim(lab)} | {minutes[lab.path.stem]} |" for lab in labs]
+    rows = [f"| [{lab.title}]({lab.path.name})<br>{_shown(lab)} | {minutes[lab.path.stem]} |" for lab in labs]
     beside = [f"- [{line}]({file})" for kind, (file, line) in SHEETS.items() if _holds(edition, kind)]
     words = "learn" if edition == "learner" else "teach"
     return "\n".join(
@@ -57,7 +57,7 @@ def cover(labs: Sequence[Notebook], edition: Edition) -> str:
             "",
             "## Contents",
             "",
-            "| lab | minutes |",
+            "| lab: you will have shown | minutes |",
             "|---|---|",
             *rows,
             "",
@@ -66,6 +66,11 @@ def cover(labs: Sequence[Notebook], edition: Edition) -> str:
             *beside,
         ]
     )
+
+
+def _shown(lab: Notebook) -> str:
+    """The claim without the words that open each of them."""
+    return claim(lab).removeprefix("By the end you will have shown ")
 
 
 def _holds(edition: Edition, kind: Kind) -> bool:
