@@ -17,6 +17,7 @@ from labsupport.validation.scoring import score
 from labsupport.validation.target import Answer, Ask
 
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "10_model_validation.ipynb"
+pytestmark = pytest.mark.skipif(not NOTEBOOK.is_file(), reason="lab 10 is not in place yet")
 
 
 def from_notebook(name, **names):
