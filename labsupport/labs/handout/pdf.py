@@ -1,7 +1,8 @@
 """Pages on paper: Chromium prints a handout as a tagged PDF with an outline and numbered pages.
 
 A page is loaded once and printed on each paper, always in its light form. What is folded on the screen because it is
-housekeeping stands open on paper; answers that a learner has folded stay folded.
+housekeeping stands open on paper, but a clean-up without a word is left out. Answers that a learner has folded stay
+folded.
 """
 
 from __future__ import annotations
