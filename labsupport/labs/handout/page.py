@@ -19,7 +19,7 @@ from labsupport.workspace import atomic_text
 EDITIONS: tuple[Edition, ...] = get_args(Edition)
 """``learner``: no solutions, not even in the page's source. ``instructor``: everything, with answers open."""
 
-LONG = 40  # lines; a cell that has more may be cut by a page's end
+LONG = 30  # lines; a cell that has more may be cut by a page's end
 
 _HERE = Path(__file__).parent
 _QUIET = {
