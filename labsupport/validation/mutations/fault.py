@@ -74,7 +74,8 @@ class Bench:
 
     def close(self) -> None:
         """End what runs."""
-        self.half.close()
+        if "half" in vars(self):
+            self.half.close()
 
 
 Plant = Callable[[Bench], AbstractContextManager[Target]]
