@@ -13,7 +13,7 @@ from labsupport.validation.mutations.fault import Bench
 from labsupport.validation.target import Facts, Target, Wrapped
 
 SERVERS: dict[str, str | None] = {"A": "M26@1.05", "B": None, "C": "M02", "D": "M08@0.1", "E": "M40"}
-BUDGET = Budget(4, 8, 5, 12, 3, 24, 2, 2, 0, 0, 0, 1, "blind", crowd=0)
+BUDGET = Budget(4, 8, 5, 12, 5, 24, 2, 2, 0, 0, 0, 1, "blind", crowd=0)
 
 
 class Nameless(Wrapped):

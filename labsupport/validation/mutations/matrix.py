@@ -26,7 +26,7 @@ from labsupport.workspace import atomic_text
 
 FULL = Budget(4, 10, 5, 8, 3, 36, 15, 2, 0, 0, 0, 1, "matrix", crowd=150)
 """Small, for many servers: 40 greedy, 40 sampled and 108 flat tokens, 15 tasks, a crowd of 150."""
-HARMLESS = Budget(3, 6, 5, 6, 3, 24, 6, 2, 0, 0, 0, 1, "harmless", crowd=16)
+HARMLESS = Budget(3, 6, 5, 6, 5, 24, 6, 2, 0, 0, 0, 1, "harmless", crowd=16)
 """For variations that compute every token anew, some of them one by one."""
 SEEDS = Budget(0, 1, 30, 1, 100, 1, 0, 1, 0, 0, 0, 0, "seeds", crowd=0)
 """One token an answer: all contexts are known, so a run costs no forward pass; 130 fresh draws."""
