@@ -24,8 +24,8 @@ from labsupport.validation.target import Target
 from labsupport.validation.verdict import Decision, Level, Report, Verdict
 from labsupport.workspace import atomic_text
 
-FULL = Budget(4, 10, 5, 8, 3, 36, 15, 2, 0, 0, 0, 1, "matrix", crowd=150)
-"""Small, for many servers: 40 greedy, 40 sampled and 108 flat tokens, 15 tasks, a crowd of 150."""
+FULL = Budget(6, 12, 10, 16, 4, 32, 16, 3, 0, 0, 0, 2, "matrix", crowd=300)
+"""Small, for many servers: 72 greedy, 160 sampled and 128 flat tokens, 16 tasks, a crowd of 300."""
 HARMLESS = Budget(3, 6, 5, 6, 5, 24, 6, 2, 0, 0, 0, 1, "harmless", crowd=16)
 """For variations that compute every token anew, some of them one by one."""
 SEEDS = Budget(0, 1, 30, 1, 100, 1, 0, 1, 0, 0, 0, 0, "seeds", crowd=0)
