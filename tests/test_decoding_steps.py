@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from transformers.generation import logits_process as hf
@@ -225,6 +225,7 @@ def test_a_smaller_k_keeps_a_subset(logits: np.ndarray, a: int, b: int) -> None:
 
 
 @given(Logits, st.floats(0, 1), st.floats(0, 1))
+@example(np.array([0.0, 1e-300]), 0.0, 0.5)  # the probabilities are equal, the logits are not
 def test_a_smaller_p_keeps_a_subset(logits: np.ndarray, a: float, b: float) -> None:
     for step in (steps.top_p, steps.top_p_cut):
         small, large = (steps.softmax(step(logits, p)) > 0 for p in sorted((a, b)))

@@ -186,13 +186,15 @@ def _mass_and_mass_before(logits: Array, p: float) -> tuple[Array, Array]:
     The second is exact where it is below p, and 1 for tokens that are sure to lie beyond.
     """
     _require(0 <= p <= 1, f"top_p {p} is outside 0 to 1", "it is a probability mass", "use a value such as 0.9")
-    mass = softmax(np.asarray(logits, dtype=np.float64))
+    scores = np.asarray(logits, dtype=np.float64)
+    mass = softmax(scores)
     before = np.ones_like(mass)
     vocabulary = mass.shape[-1]
-    for row, sums in zip(mass.reshape(-1, vocabulary), before.reshape(-1, vocabulary), strict=True):
+    rows = (array.reshape(-1, vocabulary) for array in (scores, mass, before))
+    for score, row, sums in zip(*rows, strict=True):
         # All tokens below this bound together weigh at most (1 - p) / 2, so p is reached without them: sort the others.
         likely = np.flatnonzero(row >= (1 - p) / (2 * vocabulary))
-        order = likely[np.argsort(-row[likely], kind="stable")]
+        order = likely[np.argsort(-score[likely], kind="stable")]  # as greedy sees it, where masses round to equals
         sums[order] = np.cumsum(row[order]) - row[order]
     return mass, before
 
