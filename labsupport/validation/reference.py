@@ -59,11 +59,9 @@ class Reference:
 
     def accepts(self, prompt: Prompt) -> bool:
         """Whether the model's template takes a conversation: some have no system role."""
-        from jinja2 import TemplateError
-
         try:
             self.ids(prompt)
-        except TemplateError:
+        except ValueError:
             return False
         return True
 
