@@ -127,7 +127,8 @@ def _other_renderer(bench: Bench) -> Iterator[Target]:
     honest = type(pre).ids
 
     def ids(row: Any) -> list[int]:
-        chat = messages_in(row[0].decode())
+        text = row[0]
+        chat = messages_in(text.decode() if isinstance(text, bytes) else text)
         if chat is None or chat[-1]["role"] == "assistant":
             return list(honest(pre, row))
         return list(by_hand(pre.tokenizer, tuple(Message(turn["role"], turn["content"]) for turn in chat)))
