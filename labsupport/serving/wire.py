@@ -131,7 +131,13 @@ def from_http(text: str, at: float) -> Chunk:
     if "error" in found:
         raise refused(str(found["error"]))
     about = {"model_name", "model_version", "sequence_id", "sequence_start", "sequence_end", "id"}
-    return _chunk({name: np.atleast_1d(value) for name, value in found.items() if name not in about}, at)
+    return _chunk({name: _array(value) for name, value in found.items() if name not in about}, at)
+
+
+def _array(value: Any) -> Array:
+    """A value of JSON; texts stay Python's, since numpy's own drop a NUL at the end."""
+    array = np.atleast_1d(value)
+    return np.atleast_1d(np.array(value, dtype=np.object_)) if array.dtype.kind == "U" else array
 
 
 def refused(message: str) -> RequestError:
