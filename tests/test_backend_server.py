@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -24,21 +23,14 @@ from backend_double import KILLS
 from backend_double import runner as double_runner
 from tensorrt_llm_calls import ask, calling, request, tensors, tokens
 from test_repository_server import generate, stream
-from triton_local import Local, backends, package, serving
+from triton_local import Local, backends, needs_triton, serving
 
 from labsupport.backends import folder
 from labsupport.engine.runner import Runner
 from labsupport.repository.assemble import assemble
 from labsupport.repository.text_format import read_model_config, set_parameter, to_text
 
-pytestmark = [
-    pytest.mark.real_model,
-    pytest.mark.skipif(package() is None, reason="tritonserver comes with nvidia-pytriton, for Linux on x86-64"),
-    pytest.mark.skipif(
-        sys.version_info >= (3, 12),
-        reason="decoupled calls from model to model hang in the Python 3.12 stub of nvidia-pytriton 0.7.0",
-    ),
-]
+pytestmark = [pytest.mark.real_model, needs_triton]
 TESTS = Path(__file__).parent
 CHAT = [{"role": "user", "content": "Answer with three animal emojis: 🦊🐻🐼"}]
 TEXTS = ["The capital of France is", "Once upon a time", "2, 4, 6, 8,", "def main():", "Water boils at", "The fox 🦊"]
@@ -86,15 +78,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Local]:
     shutil.copytree(TESTS / "fixtures" / "double_engine", made / "double")
     with serving(repository, made) as running:
         yield running
-
-
-@pytest.fixture
-def show(capsys: pytest.CaptureFixture[str]) -> Show:
-    def print_it(text: str) -> None:
-        with capsys.disabled():
-            print(text)
-
-    return print_it
 
 
 def gauge(server: Local, family: str, label: str, model: str = "tensorrt_llm") -> float:

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
 from repositories_made import good
+from triton_local import needs_triton
 
 from labsupport.benchmark.aiperf import AIPERF, agree
 from labsupport.benchmark.installing import installed
 from labsupport.serving import Server
-from labsupport.serving.local import why_not_here
 
 ECHO = Path(__file__).parent / "fixtures" / "echo_engine" / "model.py"
 CLOSE = 0.05
 
 pytestmark = [
-    pytest.mark.skipif(
-        why_not_here() is not None or sys.version_info >= (3, 12), reason=why_not_here() or "no streams on Python 3.12"
-    ),
+    needs_triton,
     pytest.mark.skipif(not installed(AIPERF), reason="AIPerf is not installed: labs bench agree --install"),
 ]
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 from repositories_made import good
+from triton_local import needs_triton
 
 from labsupport.benchmark.aiperf import compared
 from labsupport.benchmark.arrivals import Closed
@@ -21,14 +21,9 @@ from labsupport.benchmark.target_triton import GrpcTarget, HttpTarget
 from labsupport.benchmark.workload import Lengths
 from labsupport.errors import BenchmarkError, RequestError, ServerError
 from labsupport.serving import Address, Server
-from labsupport.serving.local import why_not_here
 
 ENGINE = Path(__file__).parent / "fixtures" / "echo_engine"
 WORDS = "_assets/*/tokenizer/tokenizer.json"
-needs_triton = pytest.mark.skipif(
-    why_not_here() is not None or sys.version_info >= (3, 12),
-    reason=why_not_here() or "decoupled calls hang in the Python 3.12 stub of nvidia-pytriton 0.7.0",
-)
 
 
 @pytest.fixture(scope="module")

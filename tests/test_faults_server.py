@@ -21,14 +21,14 @@ from functools import cache
 import psutil
 import pytest
 from faults_made import BLS, ENGINE, OVER_GRPC, OVER_HTTP, QUESTION, by_grpc, by_http
-from test_serving_server import pytestmark as needs_triton
+from triton_local import needs_triton
 
 from labsupport.errors import LabError, ParameterError, RequestError, ServerError
 from labsupport.repository.assemble import assemble
 from labsupport.repository.model_config import Options as RepositoryOptions
 from labsupport.serving import Address, AsyncClient, Client, Sampling, Server
 
-pytestmark = [*needs_triton, pytest.mark.real_model]
+pytestmark = [needs_triton, pytest.mark.real_model]
 Show = Callable[[str], None]
 QUEUE, SLOTS, STREAMS, TOKENS = 64, 8, 64, 32
 SUBJECTS = ("cats", "rivers", "Rome", "snow", "bread", "the Moon", "iron", "trains")
@@ -59,15 +59,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         patch.delenv("OMP_NUM_THREADS", raising=False)  # the engine takes all cores, as for everybody
         with Server(repository) as running:
             yield running
-
-
-@pytest.fixture
-def show(capsys: pytest.CaptureFixture[str]) -> Show:
-    def print_it(text: str) -> None:
-        with capsys.disabled():
-            print(text)
-
-    return print_it
 
 
 @cache

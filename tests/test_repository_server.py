@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import queue
 import shutil
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -18,18 +17,12 @@ from typing import Any
 import numpy as np
 import pytest
 from repositories_made import VOCABULARY, good, tokenizer
-from triton_local import Local, backends, package, serving
+from triton_local import Local, backends, needs_triton, serving
 
 from labsupport.repository.models.preprocessing.words import unpack_words
 from labsupport.repository.text_format import read_model_config, set_parameter, to_text
 
-pytestmark = [
-    pytest.mark.skipif(package() is None, reason="tritonserver comes with nvidia-pytriton, for Linux on x86-64"),
-    pytest.mark.skipif(
-        sys.version_info >= (3, 12),
-        reason="decoupled calls from model to model hang in the Python 3.12 stub of nvidia-pytriton 0.7.0",
-    ),
-]
+pytestmark = needs_triton
 ENGINE = Path(__file__).parent / "fixtures" / "echo_engine"
 TEXT = "machine learning is a field 🦊 the é."
 TYPES = {"U": "BYTES", "O": "BYTES", "b": "BOOL", "i": "INT32", "f": "FP32", "u": "UINT64"}

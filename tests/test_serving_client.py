@@ -19,7 +19,8 @@ import numpy as np
 import psutil
 import pytest
 from repositories_made import good, tokenizer
-from test_serving_server import ENGINE, TEXT, pytestmark  # noqa: F401
+from test_serving_server import ENGINE, TEXT
+from triton_local import needs_triton
 
 from labsupport.errors import ParameterError, RequestError, ServerError
 from labsupport.repository.contract import BLS_IN, ENSEMBLE_IN
@@ -29,6 +30,7 @@ from labsupport.serving.answer import Growing
 from labsupport.serving.chat import Chat
 from labsupport.serving.wire import Model
 
+pytestmark = needs_triton
 LABS = Path(sys.executable).with_name("labs")
 PROTOCOLS: tuple[Literal["grpc", "http"], ...] = ("grpc", "http")
 SLOW = Sampling(min_tokens=150)  # to the peer: milliseconds between two tokens

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from test_serving_server import family, pytestmark, shared_memory  # noqa: F401
+from test_serving_server import family, shared_memory
+from triton_local import needs_triton
 
 from labsupport.errors import ParameterError
 from labsupport.serving.address import Address, free_address, is_free
@@ -18,6 +19,7 @@ from labsupport.serving.container import container_command
 from labsupport.serving.log import PORT_IN_USE, cause_in, tail
 from labsupport.serving.making import repository_for
 
+pytestmark = needs_triton
 LABS = Path(sys.executable).with_name("labs")
 
 

@@ -14,19 +14,13 @@ from pathlib import Path
 import psutil
 import pytest
 from repositories_made import good
+from triton_local import needs_triton
 
 from labsupport.errors import ServerError
 from labsupport.serving import Address, Client, Server
 from labsupport.serving.address import free_address, is_free
-from labsupport.serving.local import why_not_here
 
-pytestmark = [
-    pytest.mark.skipif(why_not_here() is not None, reason=str(why_not_here())),
-    pytest.mark.skipif(
-        sys.version_info >= (3, 12),
-        reason="decoupled calls from model to model hang in the Python 3.12 stub of nvidia-pytriton 0.7.0",
-    ),
-]
+pytestmark = needs_triton
 ENGINE = Path(__file__).parent / "fixtures" / "echo_engine"
 TEXT = "machine learning is a field 🦊 the é."
 CHILD = """

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,12 +11,12 @@ from pathlib import Path
 import pytest
 from checkpoints_made import converted
 from engines_made import built
+from triton_local import needs_triton
 from validation_made import SMALL, model_folder, reference
 
 from labsupport.decoding import Settings
 from labsupport.repository.assemble import assemble
 from labsupport.serving import Client, Sampling
-from labsupport.serving.local import why_not_here
 from labsupport.validation.ladder import climb
 from labsupport.validation.levels.l0_parameters import received
 from labsupport.validation.material import Material
@@ -25,13 +24,7 @@ from labsupport.validation.target import Ask
 from labsupport.validation.targets.triton import TritonTarget
 from labsupport.validation.trace import changed, stages, table, traced_server
 
-pytestmark = [
-    pytest.mark.skipif(why_not_here() is not None, reason=str(why_not_here())),
-    pytest.mark.skipif(
-        sys.version_info >= (3, 12),
-        reason="decoupled calls from model to model hang in the Python 3.12 stub of nvidia-pytriton 0.7.0",
-    ),
-]
+pytestmark = needs_triton
 LITTLE = replace(SMALL, greedy=4, greedy_tokens=8, sampled=5, sampled_tokens=16, flat=3, flat_tokens=34, mmd=0, tasks=2)
 SENT = {"temperature": 0.9, "top_p": 0.95, "top_k": 50, "repetition_penalty": 1.1, "seed": 2**63 + 1, "max_tokens": 3}
 

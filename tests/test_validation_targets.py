@@ -79,6 +79,15 @@ def test_a_handler_stands_alone(family: str) -> None:
     assert all(name in required for name in foreign)
 
 
+def test_handlers_differ_in_what_a_family_differs_in() -> None:
+    """Each is one file, as an endpoint wants it; what they share is the same text."""
+    shared = set()
+    for family in FAMILIES:
+        lines = (ENDPOINTS / family / "handler.py").read_text(encoding="utf-8").splitlines()
+        shared.add(tuple(lines[1 : lines.index(next(line for line in lines if line.startswith("    def turns"))) + 1]))
+    assert len(shared) == 1
+
+
 class Runner:
     """The shapes that ``ModelRunnerCpp.generate`` is documented to return; the prompt stands before the output."""
 

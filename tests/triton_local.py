@@ -1,4 +1,7 @@
-"""The real Triton server for tests that bring backends of their own; other tests take ``labsupport.serving.Server``."""
+"""Where the real Triton server cannot run, and why; and the server for tests that bring backends of their own.
+
+Other tests take ``labsupport.serving.Server``.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from labsupport.serving import Server
-from labsupport.serving.local import fill_backends, package
+import pytest
 
-__all__ = ["Local", "backends", "package", "serving"]
+from labsupport.serving import Server
+from labsupport.serving.local import fill_backends, why_no_streams, why_not_here
+
+WHY_NOT = why_not_here() or why_no_streams()
+needs_triton = pytest.mark.skipif(WHY_NOT is not None, reason=str(WHY_NOT))
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,7 @@ class Product(nn.Module):
 
     def restored(self, dtype: torch.dtype) -> Tensor:
         """The weights, [out, in]."""
-        raise NotImplementedError
+        raise NotImplementedError  # each form below has its own
 
 
 class FloatProduct(Product):

@@ -78,7 +78,7 @@ class Active(Job):
 
     def rows(self) -> list[int]:
         """The token that each beam runs next, at the position ``computed``."""
-        raise NotImplementedError
+        raise NotImplementedError  # Sampled and Beams have their own, here and below
 
     def accept(self, logits: Logits) -> Sequence[int]:
         """Write the next token of each beam, from logits [rows, V] -> which beam each new beam continues."""

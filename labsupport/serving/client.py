@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from types import TracebackType
@@ -149,9 +149,12 @@ class Client:
             self._models[name] = Model.of(self._wire.config(name))
         return self._models[name]
 
+    def ask(self, tensors: Mapping[str, Any], *, model: str | None = None, stream: bool = False) -> Stream:
+        """Ask with tensors by their names, for what a ``Sampling`` does not say. Errors are those of ``generate``."""
+        return self._wire.ask(self.about(model), dict(tensors), stream=stream)
+
     def _ask(self, prompt: Prompt, sampling: Sampling | None, model: str | None, *, stream: bool) -> Stream:
-        about = self.about(model)
-        return self._wire.ask(about, tensors_of(prompt, sampling or Sampling(), stream=stream), stream=stream)
+        return self.ask(tensors_of(prompt, sampling or Sampling(), stream=stream), model=model, stream=stream)
 
 
 class _Grpc:

@@ -53,6 +53,14 @@ def why_not_here() -> str | None:
     return None
 
 
+def why_no_streams() -> str | None:
+    """Why no model can stream to another model here, in one sentence; None where it can."""
+    if sys.version_info >= (3, 12):
+        version = f"{sys.version_info[0]}.{sys.version_info[1]}"
+        return f"decoupled calls between models hang in the Python {version} stub of nvidia-pytriton 0.7.0"
+    return None
+
+
 def require_here() -> Path:
     """The folder of pytriton.
 
@@ -123,11 +131,10 @@ def fill_backends(folder: Path, engine: Path) -> None:
 
 def _require_streams(repository: Path) -> None:
     config = repository / "tensorrt_llm_bls" / CONFIG
-    if sys.version_info < (3, 12) or not config.is_file():
-        return
-    if read_model_config(config).model_transaction_policy.decoupled:
+    problem = why_no_streams()
+    if problem and config.is_file() and read_model_config(config).model_transaction_policy.decoupled:
         raise ServerError(
-            f"Triton's stub for Python {sys.version_info[0]}.{sys.version_info[1]} cannot stream from model to model",
-            why="decoupled calls between models hang in that stub of nvidia-pytriton 0.7.0",
+            "this server cannot stream from model to model",
+            why=problem,
             fix="an environment of Python 3.11: make setup PYTHON=python3.11; or labs assemble --no-decoupled",
         )

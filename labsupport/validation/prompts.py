@@ -91,11 +91,17 @@ def read_prompts(path: Path) -> Prompts:
     except OSError as problem:
         raise ParameterError(f"{path} cannot be read", why=str(problem), fix="name a file of prompts") from None
     except ValidationError as problem:
-        first = problem.errors()[0]
-        place = ".".join(map(str, first["loc"])) or "the file"
+        place, why = complaint(problem)
         raise ParameterError(
-            f"{path}: {place}", why=first["msg"], fix="compare with data/prompts-lite.json and data/prompts.schema.json"
-        ) from None
+            f"{path}: {place or 'the file'}", why=why,
+            fix="compare with data/prompts-lite.json and data/prompts.schema.json",
+        ) from None  # fmt: skip
+
+
+def complaint(problem: ValidationError) -> tuple[str, str]:
+    """The first thing that pydantic finds wrong: the field with its path, "" for the whole, and why."""
+    first = problem.errors()[0]
+    return ".".join(map(str, first["loc"])), first["msg"]
 
 
 def variations(prompts: Prompts, sampling: Sequence[str] = ()) -> list[Variation]:

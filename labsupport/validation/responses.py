@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from labsupport.errors import ParameterError
 from labsupport.validation.levels.l0_parameters import f32
-from labsupport.validation.prompts import U64, Variation
+from labsupport.validation.prompts import U64, Variation, complaint
 from labsupport.validation.target import Answer, Ask, Target
 from labsupport.workspace import atomic_text
 
@@ -198,9 +198,8 @@ def read_responses(path: Path) -> list[Response]:
         try:
             found.append(Response.model_validate_json(line))
         except ValidationError as problem:
-            first = problem.errors()[0]
-            place = ".".join(map(str, first["loc"])) or "the object"
+            place, why = complaint(problem)
             raise ParameterError(
-                f"{path}, line {number}: {place}", why=first["msg"], fix="labs respond TARGET"
+                f"{path}, line {number}: {place or 'the object'}", why=why, fix="labs respond TARGET"
             ) from None
     return found

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
@@ -132,6 +133,22 @@ class Target(Protocol):
     def received(self, ask: Ask) -> Mapping[str, Any] | None:
         """The numbers of a request as they reach the sampler, by their names in an ask; None where not shown."""
         ...
+
+
+class OneByOne(ABC):
+    """The part of a target that answers one request at a time and streams none."""
+
+    def generate(self, asks: Sequence[Ask]) -> list[Answer]:
+        """Answer requests, one after the other."""
+        return [self._answer(ask) for ask in asks]
+
+    def stream(self, ask: Ask) -> Answer:
+        """As one event: the text as a whole."""
+        answer = self._answer(ask)
+        return replace(answer, events=(Event(answer.text, answer.output_ids, True),))
+
+    @abstractmethod
+    def _answer(self, ask: Ask) -> Answer: ...
 
 
 class Wrapped:

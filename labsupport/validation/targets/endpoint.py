@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from labsupport.errors import ParameterError
 from labsupport.models import fetch
-from labsupport.validation.target import Answer, Ask, Event, Facts, Prompt
+from labsupport.validation.target import Answer, Ask, Facts, OneByOne, Prompt
 
 ENDPOINTS = Path(__file__).resolve().parents[1] / "endpoints"
 LEFT_OUT = ("end_ids", "bad_words", "logit_bias", "presence_penalty", "frequency_penalty", "no_repeat_ngram")
 
 
-class EndpointTarget:
+class EndpointTarget(OneByOne):
     """Requests in the endpoint's JSON, answers out of it.
 
     Args:
@@ -40,15 +38,6 @@ class EndpointTarget:
         self.handler: Any = module.EndpointHandler(str(fetch(model)))
         dtype = str(self.handler.model.dtype).removeprefix("torch.")
         self.facts = Facts(f"{Path(model).name} ({family} handler)", "huggingface", "hf", dtype, batch=1)
-
-    def generate(self, asks: Sequence[Ask]) -> list[Answer]:
-        """Answer requests, one after the other."""
-        return [self._answer(ask) for ask in asks]
-
-    def stream(self, ask: Ask) -> Answer:
-        """As one event: an endpoint's custom handler does not stream."""
-        answer = self._answer(ask)
-        return replace(answer, events=(Event(answer.text, answer.output_ids, True),))
 
     def tokenize(self, prompt: Prompt) -> tuple[int, ...]:
         """As the handler does."""

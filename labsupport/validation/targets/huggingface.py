@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +10,14 @@ import numpy as np
 from labsupport.decoding import log_softmax
 from labsupport.errors import LabError
 from labsupport.models import load
-from labsupport.validation.target import Answer, Ask, Event, Facts, Prompt
+from labsupport.validation.target import Answer, Ask, Facts, OneByOne, Prompt
 
 GREEDY = {"do_sample": False, "top_k": None, "top_p": None, "temperature": None}
 RENAMED = {"no_repeat_ngram": "no_repeat_ngram_size"}
 LEFT_OUT = ("end_ids", "bad_words", "logit_bias", "presence_penalty", "frequency_penalty")
 
 
-class HuggingFaceTarget:
+class HuggingFaceTarget(OneByOne):
     """``model.generate`` for one request at a time, so that a seed belongs to its request.
 
     Args:
@@ -31,15 +29,6 @@ class HuggingFaceTarget:
         self.model, self.tokenizer = model, tokenizer
         dtype = str(model.dtype).removeprefix("torch.")
         self.facts = Facts(f"{name} (transformers, {dtype})", "huggingface", "hf", dtype, batch=1)
-
-    def generate(self, asks: Sequence[Ask]) -> list[Answer]:
-        """Answer requests, one after the other."""
-        return [self._answer(ask) for ask in asks]
-
-    def stream(self, ask: Ask) -> Answer:
-        """As one event: the text as a whole."""
-        answer = self._answer(ask)
-        return replace(answer, events=(Event(answer.text, answer.output_ids, True),))
 
     def tokenize(self, prompt: Prompt) -> tuple[int, ...]:
         """By the tokenizer's own chat template."""

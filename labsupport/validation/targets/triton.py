@@ -139,7 +139,7 @@ class TritonTarget:
         for name, value in values.items():
             array = np.asarray(value, KINDS[about.inputs[name]])
             arrays[name] = array.reshape(1, *(array.shape or (1,)))
-        chunks = self.tensors._wire.ask(about, arrays, stream=False).answer().chunks
+        chunks = self.tensors.ask(arrays, model=model).answer().chunks
         if len(chunks) != 1:
             raise RequestError(
                 f"{model} gave {len(chunks)} responses to a request that does not stream",
