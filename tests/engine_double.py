@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -58,7 +59,8 @@ class HashModel:
 
 
 def digest(token: int, before: np.ndarray) -> int:
-    return hash((token, before.tobytes())) & (2**63 - 1)
+    """The same in every process, which Python's own ``hash`` is not."""
+    return int.from_bytes(hashlib.blake2b(np.int64(token).tobytes() + before.tobytes()).digest()[:7], "little")
 
 
 def logits_of(value: int, vocab_size: int) -> Logits:
