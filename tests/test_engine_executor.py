@@ -317,6 +317,21 @@ def test_a_failing_model_fails_what_runs_and_the_executor_goes_on(model: HashMod
     assert executor.blocks.available == executor.blocks.usable
 
 
+def test_a_thread_that_dies_tells_everybody_who_waits_and_who_comes(model: HashModel) -> None:
+    def context(*_: object, **__: object) -> None:
+        raise SystemExit("told to die")
+
+    model.context = context  # type: ignore[assignment, method-assign]
+    executor = Executor(model, LIMITS)
+    number = executor.enqueue_request(Request([1], 6))
+    for _ in range(2):
+        with pytest.raises(EngineError, match="the executor died: SystemExit: told to die"):
+            executor.await_responses(number, timeout=20)
+    with pytest.raises(EngineError, match="the executor died"):
+        executor.enqueue_request(Request([2], 6))
+    executor.shutdown()
+
+
 def test_a_request_whose_settings_leave_no_token_fails_alone(model: HashModel) -> None:
     executor = Executor(model, LIMITS, threaded=False)
     nothing = Settings(logit_bias=dict.fromkeys(range(29), -np.inf))

@@ -64,6 +64,7 @@ class Executor:
         self._requests = self._sequences = 0
         self._stats: deque[IterationStats] = deque(maxlen=self.config.iter_stats_max_iterations)
         self._closed = False
+        self._dead: str | None = None  # why the loop's thread ended before its time
         self._thread = threading.Thread(target=self._loop, name="executor", daemon=True) if threaded else None
         if self._thread:
             self._thread.start()
@@ -96,6 +97,7 @@ class Executor:
 
         Raises:
             ParameterError: no such request, or it is answered in full already.
+            EngineError: the executor's thread died; nothing comes any more.
         """
         until = None if timeout is None else time.monotonic() + timeout
         while not (responses := self._collect(request_id)):
@@ -106,8 +108,9 @@ class Executor:
                 self._iterate()
             else:
                 with self._changed:
+                    self._require_alive()
                     self._changed.wait_for(
-                        lambda: request_id not in self._responses or self._responses[request_id], left
+                        lambda: request_id not in self._responses or self._responses[request_id] or self._dead, left
                     )
         return responses
 
@@ -199,12 +202,18 @@ class Executor:
             self._batch.cancel(request_id)
 
     def _loop(self) -> None:
-        while True:
+        try:
+            while self._wait_for_work():
+                self._iterate()
+        except BaseException as problem:  # whatever it was, those who wait must hear of it
             with self._changed:
-                self._changed.wait_for(lambda: self._incoming or self._to_cancel or self._batch.busy or self._closed)
-                if self._closed and not (self._incoming or self._to_cancel or self._batch.busy):
-                    return
-            self._iterate()
+                self._dead = f"{type(problem).__name__}: {problem}"
+                self._changed.notify_all()
+
+    def _wait_for_work(self) -> bool:
+        with self._changed:
+            self._changed.wait_for(lambda: self._incoming or self._to_cancel or self._batch.busy or self._closed)
+            return bool(self._incoming or self._to_cancel or self._batch.busy)
 
     def _collect(self, request_id: int) -> list[Response]:
         with self._changed:
@@ -230,7 +239,16 @@ class Executor:
             fix="use the number that enqueue_request returned",
         )
 
+    def _require_alive(self) -> None:
+        if self._dead is not None:
+            raise EngineError(
+                f"the executor died: {self._dead}",
+                why="its thread met an error that is not one request's",
+                fix="make a new one",
+            )
+
     def _require_open(self) -> None:
+        self._require_alive()
         if self._closed:
             raise EngineError("the executor is shut down", why="it takes no more requests", fix="make a new one")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 import traceback
 import warnings
@@ -22,6 +23,7 @@ from labsupport.backends.tensorrtllm.scheduler import Open, Scheduler
 from labsupport.engine.requests import Result
 from labsupport.errors import LabError
 
+SWITCH_S = 2e-4  # a graph holds Python's lock while it runs: at 5 ms, the default, an answer waits for a step or two
 FINAL = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
 
 
@@ -30,6 +32,7 @@ class TritonPythonModel:
 
     def initialize(self, args: Mapping[str, str]) -> None:
         """Load the engine and start the threads."""
+        sys.setswitchinterval(SWITCH_S)
         warnings.simplefilter("always", UserWarning)  # an output that is cut short is told each time
         warnings.showwarning = lambda message, *_, **__: pb_utils.Logger.log_warn(str(message))
         self.parameters = parameters.read(
