@@ -42,7 +42,7 @@ if ((${#models[@]} == 0)); then
 fi
 
 # A call from the BLS holds a thread until it is answered: with the default of 32 none is left for one that cancels.
-common=(--model-repository=. --model-control-mode=explicit --backend-config=python,thread-pool-size=256)
+common=(--model-repository=. --model-control-mode=explicit "--backend-config=python,thread-pool-size=256")
 if ((world_size == 1)); then
     run=(tritonserver "${common[@]}" "${models[@]}")
 else
