@@ -9,6 +9,7 @@ from labs_executed import executed
 from labsupport.labs.notebook import find_labs
 
 pytestmark = [pytest.mark.browser, pytest.mark.notebook, pytest.mark.real_model, needs_chromium]
+WINDOW = {"width": 1000, "height": 1300}
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +27,7 @@ def test_axe_finds_what_is_wrong(browser):
 @pytest.fixture(params=["light", "dark"])
 def page(request, browser):
     """A page without a network; it fails the test when the console says anything or a request is made."""
-    context = browser.new_context(color_scheme=request.param, viewport={"width": 1000, "height": 1300}, offline=True)
+    context = browser.new_context(color_scheme=request.param, viewport=WINDOW, offline=True)
     page, trouble = context.new_page(), []
     page.scheme = request.param
     page.on("console", lambda message: trouble.append(message.text) if message.type in ("error", "warning") else None)
@@ -57,3 +58,6 @@ def test_the_handouts_of_a_lab_are_offline_quiet_and_accessible(lab, page, tmp_p
         if "learner" in path.name:
             shot(page, f"{path.stem}_{page.scheme}", full_page=True)
         assert serious_findings(page) == []
+        page.set_viewport_size({"width": 360, "height": 780})  # a phone
+        assert page.evaluate("document.documentElement.scrollWidth") == 360
+        page.set_viewport_size(WINDOW)

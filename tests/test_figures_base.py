@@ -14,7 +14,7 @@ from labsupport.errors import ParameterError
 from labsupport.figures import ROLES, Choice, Explorer, LabFigure, Slider, small_multiples, theme, visible
 from labsupport.figures.explore import _titles
 from labsupport.figures.figure import MIME, _number
-from labsupport.figures.style import lettering
+from labsupport.figures.style import contrast, lettering
 
 ALT = "One bar: the token Paris has probability 0.61."
 
@@ -33,18 +33,6 @@ def pixels(png: bytes) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
 
 
-def contrast(one: str, other: str) -> float:
-    """WCAG 2 contrast ratio."""
-
-    def luminance(color: str) -> float:
-        channels = np.array(matplotlib.colors.to_rgb(color))
-        linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
-        return float(linear @ [0.2126, 0.7152, 0.0722])
-
-    dim, bright = sorted([luminance(one), luminance(other)])
-    return (bright + 0.05) / (dim + 0.05)
-
-
 @pytest.mark.parametrize("name", ["light", "dark"])
 def test_text_is_readable_on_its_paper(name):
     page = theme(name)
@@ -56,6 +44,19 @@ def test_text_is_readable_on_its_paper(name):
 @pytest.mark.parametrize("color", [*ROLES.values(), "#FFFFFF", "#000000"])
 def test_lettering_is_readable_on_every_role(color):
     assert contrast(lettering(color), color) >= 4.5
+
+
+def test_contrast_is_that_of_wcag_2():
+    assert contrast("#000000", "#FFFFFF") == pytest.approx(21)
+    assert contrast("#FFFFFF", "#767676") == pytest.approx(4.54, abs=0.01)  # the lightest gray that passes AA on white
+
+
+@pytest.mark.parametrize("name", ["light", "dark"])
+@pytest.mark.parametrize("role", ROLES)
+def test_words_in_the_color_of_a_role_are_readable_and_the_color_changes_only_where_it_must(role, name):
+    page, color = theme(name), ROLES[role]
+    assert contrast(page.legible(color), page.paper) >= 4.5
+    assert (page.legible(color).upper() == color) == (contrast(color, page.paper) >= 4.5)
 
 
 def test_a_figure_is_six_and_a_half_inches_wide_and_not_blank():

@@ -7,6 +7,8 @@ import io
 import numpy as np
 import pytest
 from figures_gallery import gallery
+from matplotlib.colors import to_hex
+from matplotlib.text import Text
 from PIL import Image
 
 from labsupport.errors import ParameterError
@@ -21,6 +23,7 @@ from labsupport.figures.layers import attention_triangle, logit_lens
 from labsupport.figures.pipeline import Row, pipeline_map, table
 from labsupport.figures.repository import Station, Wire, placeholder_strips, tree_and_graph
 from labsupport.figures.roofline import Work, roofline
+from labsupport.figures.style import contrast
 from labsupport.figures.tiles import attention_tiles
 from labsupport.figures.timing import durations, spoken
 
@@ -52,6 +55,20 @@ def test_no_words_leave_the_figure(name: str):
             box, frame = text.get_window_extent(), figure.bbox
             assert frame.x0 - 1 < box.x0 < box.x1 < frame.x1 + 1, text
             assert frame.y0 - 1 < box.y0 < box.y1 < frame.y1 + 1, text
+
+
+@pytest.mark.parametrize("name", ["light", "dark"])
+@pytest.mark.parametrize("figure", GALLERY.values(), ids=GALLERY)
+def test_words_on_the_paper_are_readable(figure: LabFigure, name: str):
+    page = theme(name)
+    with page.active():
+        drawn = figure.draw(page)
+    for text in filter(lambda text: text.get_text().strip(), drawn.findobj(Text)):
+        plate, color = text.get_bbox_patch(), to_hex(text.get_color())
+        if plate is None and color in ("#000000", "#ffffff"):
+            continue  # `lettering`, on a fill: its own test
+        ground = plate.get_facecolor() if plate is not None and plate.get_facecolor()[3] else page.paper
+        assert contrast(color, to_hex(ground)) >= 4.5, (text, color)
 
 
 def test_bars_stand_for_the_leaders_and_the_rest_is_summed():

@@ -255,7 +255,7 @@ def temperature_curves(
         axes.set_xlabel("temperature T")
         axes.set_ylabel("probability")
         names = [visible(words(token)) for token in ids]
-        label_ends(axes, [(grid[-1], mass[-1, token]) for token in ids], names, colors)
+        label_ends(axes, theme, [(grid[-1], mass[-1, token]) for token in ids], names, colors)
         return figure
 
     return LabFigure(draw, alt=alt, badge=badge)

@@ -172,7 +172,7 @@ def channel_ranges(panels: Mapping[str, Mapping[str, ArrayLike]], *, alt: str) -
                 shown = np.asarray(line, dtype=np.float64)[order]
                 axes.plot(np.arange(1, shown.size + 1), shown, color=color, zorder=3 - rank, **shape)
                 place = {"transform": axes.transAxes, "ha": "right", "va": "top"}
-                axes.text(0.98, 0.98 - 0.09 * rank, f"{swatch} {name}", color=color, **place)
+                axes.text(0.98, 0.98 - 0.09 * rank, f"{swatch} {name}", color=theme.legible(color), **place)
             axes.set(xscale="log", yscale="log", title=title, xlabel="input channel, largest input first")
             axes.grid(axis="y")
         grid[0][0].set_ylabel("largest |value|")

@@ -35,13 +35,15 @@ def spread(places: Sequence[float], gap: float) -> list[float]:
     return [moved[index] for index in range(len(places))]
 
 
-def label_ends(axes: Axes, ends: Sequence[tuple[float, float]], names: Sequence[str], colors: Sequence[str]) -> None:
+def label_ends(
+    axes: Axes, theme: Theme, ends: Sequence[tuple[float, float]], names: Sequence[str], colors: Sequence[str]
+) -> None:
     """Write each line's name to the right of the axes, level with its end, without overlaps.
 
     Args:
         axes: with its limits and scales already set.
         ends: the last point (x, y) of each line, in data units.
-        names, colors: one a line.
+        names, colors: one a line; a name is written in the legible shade of its line.
     """
     height = axes.bbox.height / axes.figure.dpi * 72  # points
     levels = [axes.transAxes.inverted().transform(axes.transData.transform(end))[1] for end in ends]
@@ -53,7 +55,7 @@ def label_ends(axes: Axes, ends: Sequence[tuple[float, float]], names: Sequence[
             xytext=(1.03, level),
             textcoords="axes fraction",
             va="center",
-            color=color,
+            color=theme.legible(color),
             arrowprops={"arrowstyle": "-", "color": color, "linewidth": 0.5, "shrinkA": 1, "shrinkB": 2},
         )
 

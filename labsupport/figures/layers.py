@@ -95,7 +95,9 @@ def layer_norms(
         axes.grid(axis="y")
         axes.set_xlabel("layer (0: the embedding)")
         axes.set_ylabel(ylabel)
-        label_ends(axes, [(len(v) - 1, v[-1]) for v in lines.values()], [visible(name) for name in lines], colors)
+        label_ends(
+            axes, theme, [(len(v) - 1, v[-1]) for v in lines.values()], [visible(name) for name in lines], colors
+        )
         return figure
 
     return LabFigure(draw, alt=alt, badge=badge)

@@ -153,7 +153,7 @@ def ribbons(
         axes.grid()
         axes.set_title(title)
         ends = [(float(loads[-1]), line[-1].value) for line in percentiles.values()]
-        label_ends(axes, ends, list(percentiles), [ROLES[shown[name]] for name in percentiles])
+        label_ends(axes, theme, ends, list(percentiles), [ROLES[shown[name]] for name in percentiles])
         return figure
 
     return LabFigure(draw, alt=alt, badge=badge)

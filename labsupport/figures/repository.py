@@ -104,7 +104,7 @@ def tree_and_graph(
         _graph(axes, theme, 0.0 if narrow else _TREE, width, row, stations, wires, caller)
         for place, (sign, line) in enumerate(said):
             top = tall + 0.12 + 0.16 * place
-            axes.text(0.02, top, sign, va="center", fontweight="bold", color=_sign_color(sign))
+            axes.text(0.02, top, sign, va="center", fontweight="bold", color=theme.legible(_sign_color(sign)))
             axes.text(0.2, top, line, va="center", fontsize=8)
         axes.set_xlim(0, width)
         axes.set_ylim(height, 0)
@@ -180,7 +180,7 @@ def _tree(axes: Axes, theme: Theme, leaves: Sequence[Leaf]) -> None:
             axes.plot([x - 0.08, x - 0.01], [y, y], color=theme.grid, linewidth=1)
         words = f"{leaf.name} ◀ ✗" if leaf.wrong else leaf.name
         weight = "bold" if leaf.wrong or leaf.depth == 1 else "normal"
-        color = ROLES["chosen"] if leaf.wrong else theme.ink
+        color = theme.legible(ROLES["chosen"]) if leaf.wrong else theme.ink
         text = axes.text(x + 0.02, y, words, va="center", fontsize=7.5, fontweight=weight, color=color)
         if leaf.note:
             axes.annotate(
@@ -235,7 +235,7 @@ def _wire(
     axes: Axes, theme: Theme, wire: Wire, ends: tuple[float, float], box: tuple[float, float], step: float
 ) -> None:
     (begin, end), (middle, size) = ends, box
-    color = ROLES["chosen"] if wire.wrong else theme.ink
+    color = theme.legible(ROLES["chosen"]) if wire.wrong else theme.ink
     style: dict[str, Any] = {"arrowstyle": "-|>", "color": color, "linewidth": 1.2}
     if wire.wrong:
         style["linestyle"] = ":"

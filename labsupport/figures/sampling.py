@@ -200,7 +200,7 @@ def curves(
             axes.text(0.01, level[0], level[1], color=theme.muted, va="bottom", transform=axes.get_yaxis_transform())
         axes.set_ylim(axes.get_ylim())  # the labels below need the final limits
         ends = [(float(places[-1]), float(values[-1])) for values in lines.values()]
-        label_ends(axes, ends, list(lines), colors)
+        label_ends(axes, theme, ends, list(lines), colors)
         return figure
 
     return LabFigure(draw, alt=alt, badge=badge)

@@ -92,7 +92,7 @@ def shards(
         left = scale + 0.3
         if refused:
             words = textwrap.fill(refused, int((theme.width - 1.5) * 8))
-            axes.text(left, 0.12, "refused", color=ROLES["chosen"], fontweight="bold", va="top")
+            axes.text(left, 0.12, "refused", color=theme.legible(ROLES["chosen"]), fontweight="bold", va="top")
             axes.text(left, 0.26, words, va="top", fontsize=8, linespacing=1.3)
         for rank, kept in enumerate(ranks):
             left = _kept(axes, theme, rank, kept, left, (height, width, scale), colors, len(ranks))

@@ -94,6 +94,17 @@ class Theme:
             "linewidth": 0.6,
         }
 
+    def legible(self, color: str) -> str:
+        """``color`` for words on this paper: itself, or mixed with as much ink as it takes to reach 4.5:1 (WCAG 2 AA).
+
+        Fills and lines need 3:1 only and keep the color of their role.
+        """
+        from matplotlib.colors import to_hex, to_rgb
+
+        pure, ink = to_rgb(color), to_rgb(self.ink)
+        shades = (to_hex([p + (i - p) * step / 20 for p, i in zip(pure, ink, strict=True)]) for step in range(21))
+        return next(shade for shade in shades if contrast(shade, self.paper) >= 4.5)
+
     @contextmanager
     def active(self) -> Iterator[None]:
         """Matplotlib's settings for the time of one drawing: its own defaults, then the house style."""
@@ -161,9 +172,18 @@ def visible(token: str) -> str:
 
 
 def lettering(color: str) -> str:
-    """Black or white, whichever is easier to read on ``color``, any matplotlib color (WCAG 2 relative luminance)."""
+    """Black or white, whichever is easier to read on ``color``, any matplotlib color."""
+    return max("#000000", "#FFFFFF", key=lambda ink: contrast(ink, color))
+
+
+def contrast(one: str, other: str) -> float:
+    """The WCAG 2 contrast ratio of two matplotlib colors, 1 to 21."""
+    dim, bright = sorted(_luminance(color) for color in (one, other))
+    return (bright + 0.05) / (dim + 0.05)
+
+
+def _luminance(color: str) -> float:
     from matplotlib.colors import to_rgb
 
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(color)]
-    luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-    return "#000000" if luminance > 0.179 else "#FFFFFF"
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
