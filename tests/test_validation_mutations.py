@@ -195,6 +195,15 @@ def test_the_numbers_of_a_matrix():
     assert 0.009 < Rate(0, 299).interval[1] < 0.013
 
 
+def test_the_cheapest_levels_find_nearly_all_that_all_find():
+    seconds = {"L0": 1.0, "L2": 9.0, "L4": 2.0, "L7": 50.0}
+    seen = {"M01": ("L2", "L7"), "M02": ("L0", "L2"), "M03": ("L4", "L7"), "M04": ()}
+    faults = [outcome(name, named="L2", levels=dict.fromkeys(by, "fail"), seconds=seconds) for name, by in seen.items()]
+    assert Matrix(tuple(faults), {}).cheapest() == ["L0", "L2", "L4"]
+    assert Matrix(tuple(faults), {}).cheapest(0.6) == ["L0", "L4"]
+    assert Matrix((outcome("M01", named="L2"),), {}).cheapest() == []
+
+
 recorded = pytest.mark.skipif(
     not RECORDING.is_file(), reason="not recorded yet: labs mutation-matrix --benign 299 --output data/recordings/..."
 )

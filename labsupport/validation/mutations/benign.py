@@ -20,6 +20,7 @@ from labsupport.validation.mutations.cache import Around, _int8_cache
 from labsupport.validation.mutations.fault import Bench, swapped
 from labsupport.validation.mutations.remembering import RememberingModel
 from labsupport.validation.target import Answer, Ask, Message, Target, Wrapped
+from labsupport.validation.targets.huggingface import open_huggingface
 
 
 @dataclass(frozen=True)
@@ -159,6 +160,7 @@ BENIGN = (
     Benign("B10", "restarted, no block reuse",
            _served(config=ExecutorConfig(kv_cache_config=KvCacheConfig(enable_block_reuse=False)))),
     Benign("B12", "highest id among equals", _highest_of_equals),
+    Benign("B13", "another dialect, declared", lambda bench: nullcontext(open_huggingface(bench.source))),
     Benign("B14", "logits plus 3", _shifted),
     Benign("B15", "another renderer", _other_renderer),
 )  # fmt: skip

@@ -83,6 +83,21 @@ class Matrix:
         """Faults that a level rejects, whoever else does."""
         return Rate(sum(one.levels.get(name) == "fail" for one in self.faults), len(self.faults))
 
+    def cheapest(self, share: float = 0.95) -> list[str]:
+        """Levels that reject at least ``share`` of what all reject: always the one next that finds most in a second."""
+        found = {name: {one.name for one in self.faults if one.levels.get(name) == "fail"} for name in LEVELS}
+        left = set[str]().union(*found.values())
+        enough, chosen = (1 - share) * len(left), list[str]()
+        while len(left) > enough:
+            best = max(LEVELS, key=lambda name: len(found[name] & left) / (self._seconds(name) + 1e-9))
+            chosen.append(best)
+            left -= found[best]
+        return sorted(chosen)
+
+    def _seconds(self, level: str) -> float:
+        """Of that level, over all faults."""
+        return sum(one.seconds.get(level, 0.0) for one in self.faults)
+
     def curves(self) -> dict[str, list[Outcome]]:
         """Faults of several sizes."""
         by_id: dict[str, list[Outcome]] = {}
@@ -159,6 +174,7 @@ def lines(matrix: Matrix) -> list[str]:
         if spent:
             rows.append(f"{name}: rejects {matrix.level(name).count}, {tokens / len(spent):.0f} tokens and "
                         f"{seconds / len(spent):.1f} s a server")  # fmt: skip
+    rows.append(f"cheapest levels for 95 % of the score: {', '.join(matrix.cheapest())}")
     rows += [f"{id}: " + ", ".join(f"{one.title} {'seen' if one.killed else 'not seen'}" for one in sizes)
              for id, sizes in matrix.curves().items()]  # fmt: skip
     return rows
