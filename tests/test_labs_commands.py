@@ -64,6 +64,13 @@ def test_learner_writes_copies_and_says_what_became_of_each(tmp_path):
     assert done.output == f"{tmp_path / 'mine' / SAMPLE.name}: written\n"
 
 
+def test_learner_takes_a_lab_for_a_lab_and_not_for_a_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LABS_WORKSPACE", str(tmp_path / "work"))
+    assert typed("learner", "00").output == f"{tmp_path / 'work' / 'learner' / '00_start_here.ipynb'}: written\n"
+    assert not (tmp_path / "00").exists()
+
+
 def test_reset_begins_one_lab_again_and_says_where_the_old_work_is(tmp_path):
     typed("learner", tmp_path, "00")
     done = typed("learner", "--reset", "00", tmp_path)

@@ -58,7 +58,9 @@ def test_after_the_last_hint_all_are_shown_again(copies, capsys):
     for _ in range(3):
         said(capsys)
         hint("00.2")
-    assert re.findall(r"Hint \d of \d", said(capsys)) == ["Hint 1 of 2", "Hint 2 of 2"]
+    text = said(capsys)
+    assert re.findall(r"Hint \d of \d", text) == ["Hint 1 of 2", "Hint 2 of 2"]
+    assert 'last hint; `solution("00.2")`' in text
     assert load(copies)["00.2"].hints == 2
 
 
@@ -100,6 +102,13 @@ def test_a_check_never_fails_because_progress_cannot_be_kept(copies, capsys):
 @pytest.mark.parametrize("id", ["00.9", "77.1", "nonsense"])
 def test_an_unknown_exercise_is_said_so(ask, id):
     with pytest.raises(ParameterError, match=f"no exercise '{id}'"):
+        ask(id)
+
+
+@pytest.mark.parametrize("ask", [hint, solution, lambda id: check(id, None)])
+@pytest.mark.parametrize("id", [2.3, "2.3"])
+def test_an_id_without_its_quotes_or_digits_is_told_its_form(ask, id):
+    with pytest.raises(ParameterError, match="two digits of a lab, a dot and a number"):
         ask(id)
 
 

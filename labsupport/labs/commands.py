@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import click
@@ -74,6 +75,8 @@ def learner(folder: Path | None, labs: tuple[str, ...], again: tuple[str, ...]) 
     They hold no solutions, and still run. What you have edited there stays; a newer original lands beside it as
     NN_name.new.ipynb. FOLDER/Start.md is the page of the labs, with your progress.
     """
+    if folder and re.fullmatch(r"\d\d|all", str(folder)) and not folder.exists():
+        folder, labs = None, (str(folder), *labs)  # `labs learner 02` names a lab, as in every other verb
     folder = (folder or learner_folder()).resolve()
     if not again:
         _write_copies(folder, labs)
@@ -152,7 +155,13 @@ def _print(pages: list[Path]) -> None:
 
 
 @click.command()
-@click.option("--port", default=8888, show_default=True, help="The first port to try, on 127.0.0.1.")
+@click.option(
+    "--port",
+    type=click.IntRange(1, 65535),
+    default=8888,
+    show_default=True,
+    help="The first port to try, on 127.0.0.1.",
+)
 @click.option("--no-browser", is_flag=True, help="Print the address, and open no browser.")
 def lab(port: int, no_browser: bool) -> None:
     """Open JupyterLab on learner copies, in work/learner; your edits there are kept."""

@@ -6,7 +6,7 @@ Hints and solutions are read from the original lab, so they are there whatever a
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -81,6 +81,8 @@ def hint(id: str) -> None:
         _keep(folder, id, lambda of: replace(of, hints=max(of.hints, last)))
     for number in range(first, last):
         _show(f"**Hint {number + 1} of {len(texts)}, exercise {id}.** {texts[number]}")
+    if last == len(texts):
+        _show(f'That was the last hint; `solution("{id}")` shows one way to do it.')
 
 
 def solution(id: str) -> None:
@@ -113,15 +115,22 @@ def _section(id: str) -> Section:
     from labsupport.labs.lint.exercises import exercises
     from labsupport.labs.notebook import find_labs, read
 
-    lab = next((path for path in find_labs() if path.name.startswith(f"{id[:2]}_")), None)
+    lab = next((path for path in find_labs() if path.name.startswith(f"{str(id)[:2]}_")), None)
     found = {one.heading.split()[1]: one for one in exercises(read(lab))} if lab else {}
     if id not in found:
-        raise ParameterError(
-            f"no exercise {id!r}",
-            why=f"the exercises of that lab are: {', '.join(found) or 'none'}",
-            fix='name one of them, as in hint("02.3")',
-        )
+        raise no_exercise(id, found)
     return found[id]
+
+
+def no_exercise(id: object, known: Iterable[str]) -> ParameterError:
+    """The error for an id that no exercise has; ``known`` are those of the lab that it begins with."""
+    names = ", ".join(known)
+    form = "an id is text: the two digits of a lab, a dot and a number"
+    return ParameterError(
+        f"no exercise {id!r}",
+        why=f"the exercises of that lab are: {names}" if names else form,
+        fix='name one of them, as in hint("02.3")',
+    )
 
 
 def _show(markdown: str) -> None:

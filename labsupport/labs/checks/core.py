@@ -23,7 +23,7 @@ from typing import Any, Literal
 import click
 
 from labsupport.errors import ParameterError
-from labsupport.labs.guide import note
+from labsupport.labs.guide import no_exercise, note
 
 State = Literal["passed", "not yet attempted", "not right yet"]
 WIDTH = 90  # characters of a verdict's line
@@ -90,12 +90,9 @@ def find(id: str) -> Exercise:
     Raises:
         ParameterError: there is no such exercise.
     """
-    known = exercises_of(id.partition(".")[0])
+    known = exercises_of(str(id).partition(".")[0])
     if id not in known:
-        names = ", ".join(known) or "none"
-        raise ParameterError(
-            f"no exercise {id!r}", why=f"the exercises of that lab are: {names}", fix="name one of them"
-        )
+        raise no_exercise(id, known)
     return known[id]
 
 
