@@ -19,14 +19,24 @@ from labsupport.labs.handout import render, write_workshop
 from labsupport.labs.handout.answers import answer_key
 from labsupport.labs.handout.pdf import print_pages, printer_row
 from labsupport.labs.handout.reference import cheat_sheet, glossary, read_glossary
-from labsupport.labs.handout.schedule import FULL_DAY, HALF_DAY, SHORTEST, Course, blocks, courses, plan, schedules
+from labsupport.labs.handout.schedule import (
+    FULL_DAY,
+    HALF_DAY,
+    SECOND_DAY,
+    SHORTEST,
+    Course,
+    blocks,
+    courses,
+    plan,
+    schedules,
+)
 from labsupport.labs.handout.sheet import Sheet, write_sheet
 from labsupport.labs.learner import without_solutions
 from labsupport.labs.lint import lint
 from labsupport.labs.notebook import find_labs, read
 
 LABS = find_labs()
-DAYS = {"half a day": [HALF_DAY], "one day": [FULL_DAY], "two days": [FULL_DAY, FULL_DAY]}
+DAYS = {"half a day": [HALF_DAY], "one day": [FULL_DAY], "two days": [FULL_DAY, SECOND_DAY]}
 some_courses = some.lists(some.integers(1, 400), max_size=20).map(
     lambda minutes: [Course(f"{at:02d}_lab", f"Lab {at:02d}", length) for at, length in enumerate(minutes)]
 )

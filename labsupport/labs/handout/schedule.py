@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from labsupport.errors import NotebookError
 from labsupport.labs.notebook import Notebook
 
-SHORTEST = 10
+SHORTEST = 15
 """Minutes. A shorter rest of a stretch is left for questions, and no lab is begun or cut for it."""
 
 QUESTIONS = "Exercises and questions"
@@ -84,6 +84,7 @@ FULL_DAY = _day(
     "15:15-16:45",
     "16:45-17:00 What we showed, and what comes next",
 )
+SECOND_DAY = (Stretch(_clock("09:00"), _clock("09:15"), "Welcome back; what was open yesterday"), *FULL_DAY[1:])
 
 
 def courses(labs: Sequence[Notebook]) -> list[Course]:
@@ -174,7 +175,7 @@ def schedules(labs: Sequence[Course]) -> str:
     ]
     for number, made in enumerate(blocks(labs, HALF_DAY), start=1):
         parts += [f"## Half a day, choice {number}", _table(made.entries)]
-    for title, days in (("One day", [FULL_DAY]), ("Two days", [FULL_DAY, FULL_DAY])):
+    for title, days in (("One day", [FULL_DAY]), ("Two days", [FULL_DAY, SECOND_DAY])):
         made = plan(labs, days)
         parts += [f"## {title}"]
         for day in range(1, len(days) + 1):
