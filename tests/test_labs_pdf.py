@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from handout_fixture import lab, write
+from handout_fixture import code, lab, markdown, write
+from nbformat.v4 import new_notebook
 
 from labsupport.cli import labs
 from labsupport.errors import NotebookError, ParameterError
@@ -102,6 +103,21 @@ def test_paper_is_light_and_readable_in_gray(tmp_path, printed):
         assert drawn.getpixel((2, 2)) == 255
         shades = drawn.histogram()
     assert sum(shades[200:]) / sum(shades) > 0.8
+
+
+@pytest.mark.browser
+@needs_chromium
+@needs_poppler
+def test_a_line_that_announces_a_cell_stands_on_the_cells_page(tmp_path):
+    cells = [markdown("# Lab 02 · Sampling")]
+    for number in range(60):
+        cells += [markdown(f"Filler.\n\nLook at {number}:"), code(f"first = {number}\nlast = {number}")]
+    executed = write(new_notebook(cells=cells), tmp_path / "02_sampling.ipynb", run=False)
+    (pdf,) = print_pages(render(executed, tmp_path / "out", ["learner"]), ["a4"])
+    sheets = [[line.strip() for line in sheet.splitlines() if line.strip()] for sheet in text_of(pdf).split("\f")]
+    ends = [sheet[-2] for sheet in sheets if len(sheet) > 2]  # the last line is the sheet's number
+    assert len(ends) > 3
+    assert not [end for end in ends if end.startswith("Look at")]
 
 
 def page_of_noise(path: Path, side: int) -> Path:

@@ -20,6 +20,7 @@ from labsupport.labs.handout.answers import answer_key
 from labsupport.labs.handout.pdf import print_pages, printer_row
 from labsupport.labs.handout.reference import cheat_sheet, glossary, read_glossary
 from labsupport.labs.handout.schedule import (
+    BEGINNING,
     FULL_DAY,
     HALF_DAY,
     SECOND_DAY,
@@ -126,6 +127,7 @@ def test_a_schedule_keeps_its_breaks_and_its_end_and_gives_each_lab_its_minutes(
         pieces = [entry.end - entry.start for entry in made.entries if entry.lab == course.lab]
         assert sum(pieces) == course.minutes
         assert len(pieces) == 1 or min(pieces) >= SHORTEST
+        assert pieces[0] >= min(BEGINNING, course.minutes)
     told = [entry.lab for entry in made.entries if entry.lab]
     assert told == sorted(told)
 

@@ -108,6 +108,7 @@ def _prepare(cell: Any, place: int, prose: Prose, edition: Edition) -> None:
         text = prose.html(cell.source, cell=name, attachments=cell.get("attachments"))
         made["html"] = text.replace("<details>", "<details open>") if edition == "instructor" else text
         made["kinds"] += " card" if re.search(r"<t[hd][^>]*>(?:<strong>)?Minutes", text) else ""
+        made["kinds"] += " leads" if cell.source.rstrip().endswith(":") else ""
     if _lines(cell) > LONG:
         made["kinds"] += " long"
     for output in cell.get("outputs", []):

@@ -14,8 +14,11 @@ from dataclasses import dataclass
 from labsupport.errors import NotebookError
 from labsupport.labs.notebook import Notebook
 
-SHORTEST = 15
-"""Minutes. A shorter rest of a stretch is left for questions, and no lab is begun or cut for it."""
+SHORTEST = 10
+"""Minutes. No lab is cut into a shorter piece."""
+
+BEGINNING = 15
+"""Minutes. No lab is begun shortly before a break: a shorter rest of a stretch is left for questions."""
 
 QUESTIONS = "Exercises and questions"
 
@@ -133,7 +136,7 @@ def _lay(labs: Sequence[Course], days: Sequence[Sequence[Stretch]]) -> list[Entr
             now = stretch.start
             while waiting:
                 course, rest = waiting[0]
-                piece = _piece(rest, stretch.end - now)
+                piece = _piece(rest, stretch.end - now, SHORTEST if rest < course.minutes else BEGINNING)
                 if piece == 0:
                     break
                 text = course.title if rest == course.minutes else f"{course.title}, continued"
@@ -145,12 +148,12 @@ def _lay(labs: Sequence[Course], days: Sequence[Sequence[Stretch]]) -> list[Entr
     return None if waiting else entries
 
 
-def _piece(rest: int, room: int) -> int:
-    """How much of ``rest`` to do now, in minutes: all of it, or a part that leaves no crumb on either side."""
+def _piece(rest: int, room: int, least: int) -> int:
+    """How much of ``rest`` to do now, in minutes: all of it, or ``least`` or more that leave no crumb behind."""
     if rest <= room:
         return rest
     part = min(room, rest - SHORTEST)
-    return part if part >= SHORTEST else 0
+    return part if part >= least else 0
 
 
 def blocks(labs: Sequence[Course], day: Sequence[Stretch]) -> Iterator[Plan]:
