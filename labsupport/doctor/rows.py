@@ -167,5 +167,5 @@ def disk_row(free: int, root: str, model_present: bool) -> Row:
 
 def chromium_row(place: str | None) -> Row:
     """A browser without a window, for PDF and browser tests."""
-    mend = "" if place else f"{APT} chromium fonts-dejavu-core"
+    mend = "" if place else f"{APT} chromium fonts-dejavu-core fonts-wqy-zenhei"
     return Row("Chromium", "ok" if place else "note", place or "none", "PDF handouts, browser tests", mend)
