@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
-from engine_double import Alone, HashModel
+from engine_double import Alone, HashModel, Pool
 
 from labsupport.decoding import Settings
 from labsupport.engine.executor import Executor
@@ -315,6 +317,25 @@ def test_a_failing_model_fails_what_runs_and_the_executor_goes_on(model: HashMod
     assert only(executor, numbers[2]).output_token_ids == (greedy([3], 6),)
     executor.blocks.check()
     assert executor.blocks.available == executor.blocks.usable
+
+
+def test_the_cache_goes_with_the_executor(model: HashModel) -> None:
+    caches = []
+    honest = model.new_cache
+
+    def new_cache(blocks: int) -> Pool:
+        caches.append(weakref.ref(made := honest(blocks)))
+        return made
+
+    model.new_cache = new_cache  # type: ignore[method-assign]
+    executor = Executor(model, LIMITS, threaded=False)
+    executor.await_responses(executor.enqueue_request(Request([1], 6)))
+    gc.disable()
+    try:
+        del executor
+        assert [one() for one in caches] == [None]
+    finally:
+        gc.enable()
 
 
 def test_a_thread_that_dies_tells_everybody_who_waits_and_who_comes(model: HashModel) -> None:

@@ -10,6 +10,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator
+from functools import partial
 from types import TracebackType
 
 from labsupport.engine.admission import admit
@@ -55,12 +56,13 @@ class Executor:
                 why=f"one generation call of this model takes {model.max_rows}",
                 fix="use a smaller max_batch_size, or build for a larger one",
             )
-        self._batch = Batch(model, self.limits, self.config, self._respond)
         self._size = model.tokens_per_block if self.config.kv_cache_config.enable_block_reuse else 0
         self._changed = threading.Condition()  # guards everything below
         self._incoming: deque[list[Active]] = deque()
         self._to_cancel: deque[int] = deque()
         self._responses: dict[int, deque[Response]] = {}  # of every request that is not answered in full
+        # no method of this object: the two would hold each other, and the cache would outlive both
+        self._batch = Batch(model, self.limits, self.config, partial(_post, self._changed, self._responses))
         self._requests = self._sequences = 0
         self._stats: deque[IterationStats] = deque(maxlen=self.config.iter_stats_max_iterations)
         self._closed = False
@@ -225,11 +227,6 @@ class Executor:
                 del self._responses[request_id]
         return responses
 
-    def _respond(self, response: Response) -> None:
-        with self._changed:
-            self._responses[response.request_id].append(response)
-            self._changed.notify_all()
-
     # -- refusals
 
     def _unknown(self, request_id: int) -> ParameterError:
@@ -267,3 +264,9 @@ class Executor:
                 why="without chunked context a prompt runs in one iteration, and max_num_tokens limits that",
                 fix="turn enable_chunked_context on, or build with a larger --max_num_tokens",
             )
+
+
+def _post(changed: threading.Condition, boxes: dict[int, deque[Response]], response: Response) -> None:
+    with changed:
+        boxes[response.request_id].append(response)
+        changed.notify_all()
