@@ -131,9 +131,11 @@ def open_engine(folder: Path, tokenizer: str | Path | None = None, *, logits: bo
     words = load_tokenizer(name)
     built = model.build_config
     limits = Limits(**{field.name: getattr(built, field.name) for field in fields(Limits)})
+    quantized = model.config.quantization
+    cache = f"KV {quantized.kv_cache_quant_algo}" if quantized.kv_cache_quant_algo else None
     facts = Facts(
         f"{folder.parent.name}/{folder.name}", "engine", "trtllm-cpp", model.config.dtype,
-        model.config.quantization.quant_algo, model.tokens_per_block, built.max_batch_size,
+        " ".join(filter(None, (quantized.quant_algo, cache))) or None, model.tokens_per_block, built.max_batch_size,
     )  # fmt: skip
     return EngineTarget(model, words, end_ids(words, _folder(name)), facts, limits=limits, logits=logits)
 
