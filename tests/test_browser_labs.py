@@ -96,7 +96,7 @@ class Screen:
             if question.count():
                 question.click()
                 self.page.wait_for_timeout(3 * SECOND)
-        self.page.wait_for_function(RAN, timeout=300 * SECOND, polling=500)
+        self.page.wait_for_function(RAN, timeout=480 * SECOND, polling=500)
 
     def saved(self):
         """The file after Ctrl+S, once it holds what the screen shows: JupyterLab also saves by itself, in mid-run."""
@@ -144,6 +144,7 @@ def opened(page, server, path):
     return Screen(page, path)
 
 
+@pytest.mark.timeout(1200)
 @pytest.mark.real_model
 @pytest.mark.notebook
 @pytest.mark.parametrize("lab", LABS, ids=lambda lab: lab.stem)
@@ -218,7 +219,7 @@ def shown(screen, index):
 
 
 def within_seconds(page, condition):
-    for _ in range(20):
+    for _ in range(50):
         if condition():
             return True
         page.wait_for_timeout(0.2 * SECOND)
