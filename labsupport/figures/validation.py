@@ -202,7 +202,7 @@ def scoreboard(checks: Sequence[Check], *, alt: str, badge: str) -> LabFigure:
                 axes.barh(place, value, height=0.62, **theme.fill(role))
                 axes.plot([low, high], [place, place], color=theme.ink, linewidth=1.2)
                 axes.text(1.03, place, f"{value:.0%}", va="center", ha="left", fontsize=8)
-            axes.set(xlim=(0, 1), xticks=[0, 0.5, 1], xticklabels=["0", "50 %", "100 %"])
+            axes.set(xlim=(0, 1), xticks=[0, 0.5, 1], xticklabels=["0", "", "100 %"])
             axes.set_title(title, fontsize=9)
         pair[0].set_yticks(range(len(checks)), [check.name for check in checks])
         pair[0].invert_yaxis()
