@@ -32,6 +32,7 @@ class Budget:
         relations: prompts of each metamorphic relation.
         run: name that the seeds are derived from.
         crowd: requests at once of which each must get its own answer.
+        streams: texts that are streamed.
     """
 
     greedy: int = 16
@@ -48,9 +49,10 @@ class Budget:
     relations: int = 4
     run: str = "validate"
     crowd: int = 300
+    streams: int = 6
 
 
-FAST = Budget(6, 16, 8, 24, 4, 32, 6, 6, 0, 0, 0, 2, crowd=0)
+FAST = Budget(4, 16, 6, 24, 4, 32, 6, 6, 0, 0, 0, 1, crowd=0, streams=3)
 
 
 @dataclass(frozen=True)

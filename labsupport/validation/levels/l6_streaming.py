@@ -29,7 +29,8 @@ def check(material: Material) -> list[Verdict]:
     """Streams beside whole answers, and stop words."""
     material.progress("streams")
     drawn = material.spoken(Settings(temperature=0.8, top_k=20))
-    asks = [Ask(text, 16, drawn, material.seed("stream", i)) for i, text in enumerate(TEXTS)]
+    texts = TEXTS[: material.budget.streams]
+    asks = [Ask(text, 16, drawn, material.seed("stream", i)) for i, text in enumerate(texts)]
     asks += [
         Ask(prompt, 12, drawn, material.seed("stream", 9), ignore_end=True) for prompt in material.conversations[:1]
     ]
