@@ -280,9 +280,11 @@ def test_a_client_that_goes_away_is_noticed_once() -> None:
 ALLOWED = {"triton_python_backend_utils", "numpy", "transformers", "tokenizers", "__future__"}
 STANDARD = {
     "json",
+    "faulthandler",
     "os",
     "pathlib",
     "re",
+    "sys",
     "threading",
     "time",
     "traceback",

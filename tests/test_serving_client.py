@@ -34,6 +34,7 @@ pytestmark = needs_triton
 LABS = Path(sys.executable).with_name("labs")
 PROTOCOLS: tuple[Literal["grpc", "http"], ...] = ("grpc", "http")
 SLOW = Sampling(min_tokens=150)  # to the peer: milliseconds between two tokens
+PACED = Sampling(min_tokens=100)  # many at once: see the BLS's watch.py
 BAD = [
     (Sampling(max_tokens=0), "max_tokens is 0"),
     (Sampling(num_draft_tokens=3), "num_draft_tokens is not served"),
@@ -171,7 +172,7 @@ def test_a_timeout_is_told(server: Server) -> None:
 def test_many_threads_share_a_client(client: Client) -> None:
     texts = [f"{'the fox 🦊 ' * (n % 3)}is {'abcdefgh'[n % 8]}" for n in range(12)]
     with ThreadPoolExecutor(12) as pool:
-        assert list(pool.map(lambda text: client.stream(text).answer().text, texts)) == texts
+        assert list(pool.map(lambda text: client.stream(text, PACED).answer().text, texts)) == texts
 
 
 def test_asyncio(server: Server) -> None:
@@ -180,7 +181,7 @@ def test_asyncio(server: Server) -> None:
     async def several() -> None:
         async with AsyncClient(server.address) as client:
             assert (await client.generate(TEXT)).text == TEXT
-            streams = await asyncio.gather(*(client.stream(text) for text in texts))
+            streams = await asyncio.gather(*(client.stream(text, PACED) for text in texts))
             answers = await asyncio.gather(*(stream.answer() for stream in streams))
             assert [answer.text for answer in answers] == texts
             assert all(0 < answer.ttft < answer.seconds for answer in answers)

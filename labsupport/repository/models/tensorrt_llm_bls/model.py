@@ -8,7 +8,6 @@ NVIDIA's template at TensorRT-LLM 0.20; what is not served is refused by name.
 from __future__ import annotations
 
 import json
-import sys
 import threading
 import traceback
 import uuid
@@ -24,10 +23,6 @@ from stops import Stopper
 from tokenizer_folder import asset, flag, load_tokenizer, string
 from watch import Watch
 
-# Triton 2.51 can stand still for ever: a thread that takes a response waits for Python's lock while it holds the
-# stream's; the stream's next response waits for that; and a thread that starts a request waits, with Python's lock, for
-# the table that this one holds. With short turns nobody waits for Python's lock as long as an engine's step takes.
-SWITCH_S = 2e-4
 Tensors = dict[str, NDArray[Any]]
 Send = Callable[..., object]
 Cancelled = Callable[[], bool]
@@ -67,7 +62,6 @@ ON_REQUEST = {
 
 class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
-        sys.setswitchinterval(SWITCH_S)
         config = json.loads(args["model_config"])
         parameters = config["parameters"]
         if draft := string(parameters, "tensorrt_llm_draft_model_name"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import faulthandler
+import sys
 import threading
 import time
 from collections import deque
@@ -9,6 +11,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 REST, AGAIN = 1.0, 0.5
+# Where many streams begin at once, Triton 2.51 can stand still: a thread that takes a response waits for Python's lock
+# and holds the stream's, the stream's next response waits for that and holds the table of streams, and a thread that
+# begins a request waits for the table and holds Python's lock. No Python runs any more, so what ends the process is not
+# Python. Triton then answers its requests with an error, and starts it anew.
+STANDSTILL = 30.0
 
 
 class Watch:
@@ -54,10 +61,13 @@ class Watch:
     def _look(self) -> None:
         while True:
             with self._change:
+                faulthandler.cancel_dump_traceback_later()
                 self._change.wait_for(lambda: self._watched or self._resting or self._closed)
+            faulthandler.dump_traceback_later(STANDSTILL, exit=True, file=sys.__stderr__)
             time.sleep(self.period)
             with self._change:
                 if self._closed:
+                    faulthandler.cancel_dump_traceback_later()
                     return
                 watched = list(self._watched)
                 while self._resting and self._resting[0][0] < time.monotonic() - REST:
