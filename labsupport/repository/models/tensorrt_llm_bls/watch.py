@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import faulthandler
-import sys
 import threading
 import time
 from collections import deque
@@ -63,7 +62,7 @@ class Watch:
             with self._change:
                 faulthandler.cancel_dump_traceback_later()
                 self._change.wait_for(lambda: self._watched or self._resting or self._closed)
-            faulthandler.dump_traceback_later(STANDSTILL, exit=True, file=sys.__stderr__)
+            faulthandler.dump_traceback_later(STANDSTILL, exit=True, file=2)  # the standard error
             time.sleep(self.period)
             with self._change:
                 if self._closed:
