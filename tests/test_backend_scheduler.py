@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from backend_double import FAILS, KILLS, LIMITS, executor, runner
+from backend_double import FAILS, KILLS, LIMITS, Double, executor, runner
 
 from labsupport.backends.tensorrtllm.inputs import Prompt
 from labsupport.backends.tensorrtllm.metrics import FAMILIES, SPECIFIC, Gauges, values
@@ -167,10 +167,16 @@ def test_a_full_queue_says_so() -> None:
         scheduler.close()
 
 
-def test_a_dead_batch_answers_everybody_and_refuses_the_rest(scheduler: Scheduler) -> None:
-    running = [submit(scheduler, long()) for _ in range(6)]
-    killer = submit(scheduler, Request([KILLS], 3, priority=1.0))
-    for sender in [*running, killer]:
+def test_a_dead_batch_answers_everybody_and_refuses_the_rest(
+    scheduler: Scheduler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest, all_there = Double.context, threading.Event()
+    monkeypatch.setattr(Double, "context", lambda *given, **how: all_there.wait(10) and honest(*given, **how))
+    running = [submit(scheduler, long()) for _ in range(3)]
+    killer = submit(scheduler, Request([KILLS], 3, priority=1.0))  # the fourth slot is its own
+    waiting = [submit(scheduler, long()) for _ in range(3)]
+    all_there.set()
+    for sender in [*running, killer, *waiting]:
         assert "the executor died: SystemExit: a token kills" in str(sender.wait().got[-1][1])
     with pytest.raises(EngineError, match="the executor died"):
         submit(scheduler, Request([4], 2))

@@ -17,7 +17,10 @@ CLOSE = 0.05
 
 pytestmark = [
     needs_triton,
-    pytest.mark.skipif(not installed(AIPERF), reason="AIPerf is not installed: labs bench agree --install"),
+    pytest.mark.skipif(
+        not installed(AIPERF),
+        reason="AIPerf is a peer with an environment of its own, installed on demand: labs bench agree --install",
+    ),
 ]
 
 

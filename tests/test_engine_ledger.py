@@ -76,15 +76,16 @@ def test_two_gpus_share_all_but_the_embedding() -> None:
     assert kv_bytes_per_token(gemma, "float16", 4) == kv_bytes_per_token(gemma, "float16")
 
 
-@pytest.mark.parametrize("precision", ["float32", "float16", "int8", "int4"])
-@pytest.mark.parametrize("tp", [1, 2])
+@pytest.mark.parametrize(  # float32 needs both GPUs
+    ("precision", "tp"),
+    [("float32", 2), *((precision, tp) for precision in ("float16", "int8", "int4") for tp in (1, 2))],
+)
 @pytest.mark.parametrize("block", [1, 32])
 def test_the_borders_are_the_borders(precision: str, tp: int, block: int) -> None:
     """The batch and the length that are named as the largest fit; one more of either does not."""
     device, plan = find_gpu("4090"), Plan(tp=tp, tokens_per_block=block)
     told = need(LLAMA, device, precision, batch=8, length=1000, plan=plan)
-    if told.largest_batch == 0:
-        pytest.skip("nothing fits: there is no border")
+    assert told.largest_batch > 0
     pool = told.pool  # logits grow with the batch, so the border is that of the pool that was told
     each = -(-1000 // block) * block * told.kv_per_token
     assert told.largest_batch * each <= pool < (told.largest_batch + 1) * each

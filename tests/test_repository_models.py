@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import contextlib
 import json
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -275,6 +277,22 @@ def test_a_client_that_goes_away_is_noticed_once() -> None:
         time.sleep(0.05)
     watch.close()
     assert calls == [1]
+
+
+@pytest.mark.parametrize(("stands", "code"), [("lock", 1), ("no", 0)])
+def test_a_process_that_stands_still_is_ended_and_one_that_waits_is_not(stands: str, code: int) -> None:
+    """Python's lock is held by a foreign call that does not let go of it, as in Triton's stub; or nothing is wrong."""
+    program = """
+import ctypes, sys, time
+from labsupport.repository.models.tensorrt_llm_bls import watch
+watch.STANDSTILL = 1.0
+with watch.Watch().over(lambda: False, lambda: None):
+    time.sleep(0.3)
+    ctypes.PyDLL(None).sleep(4) if sys.argv[1] == "lock" else time.sleep(2)
+"""
+    done = subprocess.run([sys.executable, "-c", program, stands], capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stderr
+    assert ("Timeout" in done.stderr) == bool(code)
 
 
 ALLOWED = {"triton_python_backend_utils", "numpy", "transformers", "tokenizers", "__future__"}

@@ -102,8 +102,8 @@ def build(
         SpaceError: the disk cannot hold the engine. In every case nothing half-written is left.
 
     Example:
-        >>> build(Path("work/trt_checkpoints/smollm2-135m-instruct/float32-tp1")).folder  # doctest: +SKIP
-        PosixPath('.../work/engines/smollm2-135m-instruct/float32-tp1')
+        >>> build(Path("work/trt_checkpoints/smollm2-135m-instruct/float32-tp1")).folder.name  # doctest: +SKIP
+        'float32-tp1'
     """
     began = time.perf_counter()
     checkpoint = checkpoint.expanduser().resolve()

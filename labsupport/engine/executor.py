@@ -238,11 +238,7 @@ class Executor:
 
     def _require_alive(self) -> None:
         if self._dead is not None:
-            raise EngineError(
-                f"the executor died: {self._dead}",
-                why="its thread met an error that is not one request's",
-                fix="make a new one",
-            )
+            raise died(self._dead, fix="make a new one")
 
     def _require_open(self) -> None:
         self._require_alive()
@@ -264,6 +260,11 @@ class Executor:
                 why="without chunked context a prompt runs in one iteration, and max_num_tokens limits that",
                 fix="turn enable_chunked_context on, or build with a larger --max_num_tokens",
             )
+
+
+def died(why: str, fix: str) -> EngineError:
+    """The error for all who wait for a loop that ended before its time, and for who comes later."""
+    return EngineError(f"the executor died: {why}", why="its thread met an error that is not one request's", fix=fix)
 
 
 def _post(changed: threading.Condition, boxes: dict[int, deque[Response]], response: Response) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -20,7 +21,7 @@ from labsupport.errors import ParameterError
 CUTS = ("greedy", "top_k", "top_p", "min_p")  # steps that a beam search has no use for: it draws nothing
 
 
-class Active(Job):
+class Active(Job, ABC):
     """What one sequence, and a search with its beams, have in common.
 
     Args:
@@ -76,17 +77,17 @@ class Active(Job):
         """Logits [n, V] of the prompt's tokens from ``start`` on; at 0, those from before a pause are forgotten."""
         self._prompt_logits = [*self._prompt_logits, np.array(logits)] if start else [np.array(logits)]
 
+    @abstractmethod
     def rows(self) -> list[int]:
         """The token that each beam runs next, at the position ``computed``."""
-        raise NotImplementedError  # Sampled and Beams have their own, here and below
 
+    @abstractmethod
     def accept(self, logits: Logits) -> Sequence[int]:
         """Write the next token of each beam, from logits [rows, V] -> which beam each new beam continues."""
-        raise NotImplementedError
 
+    @abstractmethod
     def result(self, *, is_final: bool) -> Result:
         """What there is to report."""
-        raise NotImplementedError
 
     def _stamp(self) -> None:
         now = time.monotonic_ns()

@@ -16,11 +16,12 @@ from dataclasses import dataclass
 
 from labsupport.backends.tensorrtllm.inputs import Prompt
 from labsupport.backends.tensorrtllm.replies import Reply
-from labsupport.engine.executor import Executor
+from labsupport.engine.executor import Executor, died
 from labsupport.engine.requests import Response, Result
 from labsupport.engine.statistics import IterationStats
-from labsupport.errors import EngineError, ParameterError
+from labsupport.errors import ParameterError
 
+RELOAD = "reload the model"
 REST_S = 1.0  # a sender that was asked for cancellation stays in memory so long; Triton 2.51 answers it late
 
 
@@ -81,7 +82,7 @@ class Scheduler:
         """
         with self._changed:
             if self._dead is not None:
-                raise _dead(self._dead)
+                raise died(self._dead, RELOAD)
             self._require_place(sum(prompt.request.num_return_sequences for prompt in prompts))
             numbers: list[int] = []
             try:
@@ -159,7 +160,7 @@ class Scheduler:
             self._numbers.clear()
         self._log_error(f"the batch's thread died: {why}")
         for one in left:
-            self._answer(one, Response(0, error=_dead(why)))
+            self._answer(one, Response(0, error=died(why, RELOAD)))
 
     def _send(self) -> None:
         while (item := self._outbox.get()) is not None:
@@ -207,9 +208,3 @@ class Scheduler:
                 why=f"{waiting} sequence(s) wait for a slot",
                 fix="wait, or raise max_queue_size in dynamic_batching { default_queue_policy }",
             )
-
-
-def _dead(why: str) -> EngineError:
-    return EngineError(
-        f"the executor died: {why}", why="its thread met an error that is not one request's", fix="reload the model"
-    )

@@ -20,7 +20,7 @@ from labsupport.validation.mutations.cache import Around, _int8_cache
 from labsupport.validation.mutations.fault import Bench, swapped
 from labsupport.validation.mutations.remembering import RememberingModel
 from labsupport.validation.target import Answer, Ask, Message, Target, Wrapped
-from labsupport.validation.targets.huggingface import open_huggingface
+from labsupport.validation.targets.huggingface import HuggingFaceTarget
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,10 @@ def _compiled(bench: Bench) -> AbstractContextManager[Target]:
     from labsupport.workspace import Workspace
 
     return nullcontext(bench.target(Engine(Workspace.current().engines / bench.source.name / bench.checkpoint.name)))
+
+
+def _transformers(bench: Bench) -> AbstractContextManager[Target]:
+    return nullcontext(HuggingFaceTarget(bench.reference.model, bench.reference.tokenizer, bench.source.name))
 
 
 @contextmanager
@@ -160,7 +164,7 @@ BENIGN = (
     Benign("B10", "restarted, no block reuse",
            _served(config=ExecutorConfig(kv_cache_config=KvCacheConfig(enable_block_reuse=False)))),
     Benign("B12", "highest id among equals", _highest_of_equals),
-    Benign("B13", "another dialect, declared", lambda bench: nullcontext(open_huggingface(bench.source))),
+    Benign("B13", "another dialect, declared", _transformers),
     Benign("B14", "logits plus 3", _shifted),
     Benign("B15", "another renderer", _other_renderer),
 )  # fmt: skip

@@ -13,7 +13,7 @@ REST, AGAIN = 1.0, 0.5
 # Where many streams begin at once, Triton 2.51 can stand still: a thread that takes a response waits for Python's lock
 # and holds the stream's, the stream's next response waits for that and holds the table of streams, and a thread that
 # begins a request waits for the table and holds Python's lock. No Python runs any more, so what ends the process is not
-# Python. Triton then answers its requests with an error, and starts it anew.
+# Python. Triton then answers its requests with an error; `labs serve` starts the server anew.
 STANDSTILL = 30.0
 
 
