@@ -85,7 +85,7 @@ GUARDS = {
 """Where no noise floor is measured. 16 bits: half a unit in the last place of a logit near 16; 8 and 4 bits: start
 values around the divergences that ``labs bench quantize`` prints for SmolLM2; 8-bit cache: twice the KL divergence and
 three times the largest difference of SmolLM2 with one honest int8 scale for a layer's keys and values (0.051 and 1.41),
-as L2's rule is; its other two are start values (5 of 18 greedy tokens flipped there, no logit was off by more than 3.2)."""
+as L2's rule is; its other two are start values (5 of 18 greedy tokens flipped, no logit was off by more than 3.2)."""
 
 SAMPLED: tuple[Settings, ...] = (
     Settings(temperature=1.0, top_p=1.0),
