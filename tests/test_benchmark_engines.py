@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ from torch import ones, tensor
 from labsupport.benchmark.catalogue import OURS, PEERS, PRECISIONS, WORKER, Peer
 from labsupport.benchmark.commands import bench, entries_of
 from labsupport.benchmark.engines import Found, Ratio, Row, Settings, Spread, doubts, leading, measure, ratios
+from labsupport.benchmark.engines_compare import compare_engines, compare_files
 from labsupport.benchmark.engines_text import lines, spread
 from labsupport.benchmark.installing import files_of, installed
 from labsupport.benchmark.limits import BITS, Work, doubt, work_of
@@ -121,6 +122,17 @@ def test_transformers_streams_what_it_generates(tmp_path: Path) -> None:
         assert worker.ask({"ids": [5, 6, 7], "new": 6})["tokens"] == expected.tolist()
 
 
+def test_transformers_at_int8_has_quantized_layers_and_the_same_text(tmp_path: Path) -> None:
+    model = make_tiny("llama", tmp_path / "tiny")
+    answers = {}
+    for precision in ("fp32", "int8"):
+        with serving(PEERS["eager"]) as worker:
+            said = worker.ask({"files": str(model), "precision": precision, "threads": 1, "context": 9})
+            answers[said["note"]] = worker.ask({"ids": [5, 6, 7], "new": 4})["tokens"]
+    exact, rounded = answers.values()
+    assert (len(rounded), leading(exact, rounded) > 0) == (4, True)
+
+
 def test_an_engine_that_stops_early_is_no_result(peer: ScriptPeer, tmp_path: Path) -> None:
     (peer.folder / "counting.py").write_text(COUNTING.replace("range(new)", "range(new - 1)"))
     model = make_tiny("llama", tmp_path / "tiny")
@@ -222,3 +234,59 @@ def test_each_script_holds_what_the_worker_calls(name: str) -> None:
     assert "class Engine" in text
     assert "def generate(self, ids: list[int], new: int, on_token" in text
     assert ("def prepare(model: str, target: str, precision: str)" in text) == bool(PEERS[name].pip)
+
+
+# -- comparison
+
+
+def result(ours: float, other: float, *, cpu: str = "one", peers: tuple[str, ...] = (OURS, "a", "b")) -> Found:
+    """Three rounds; the second is slow for all, as on a machine that was busy."""
+    rows = []
+    for peer in peers:
+        rate = ours if peer == OURS else other
+        rates = [Spread.of([scale * rate, 0.5 * scale * rate, 1.01 * scale * rate]) for scale in (10.0, 1.0)]
+        rows.append(replace(row(peer, "fp32", 1, 1), prefill=rates[0], decode=rates[1]))
+    return Found("tiny", "2026", cpu, Settings(rounds=3), LIMITS, 10**6, "a fp32", tuple(rows), (), ())
+
+
+def saved(folder: Path, name: str, found: Found) -> str:
+    (folder / name).write_text(json.dumps(asdict(found)))
+    return str(folder / name)
+
+
+def test_a_slower_engine_is_a_regression_and_a_slower_machine_is_none(tmp_path: Path) -> None:
+    old, day, slow = (
+        saved(tmp_path, f"{number}.json", found)
+        for number, found in enumerate((result(20, 25), result(10, 12.5, cpu="two"), result(15, 25)))
+    )
+    fine = CliRunner().invoke(bench, ["compare", old, day])
+    assert (fine.exit_code, "no regression" in fine.output, "two machines" in fine.output) == (0, True, True)
+    bad = CliRunner().invoke(bench, ["compare", old, slow, "--json"])
+    assert bad.exit_code == 1
+    decode, prefill = json.loads(bad.output)["changes"]
+    assert (decode["load"], decode["metric"], decode["verdict"]) == ("labs fp32", "decode / others", "worse")
+    assert [decode["old"], decode["new"], decode["ratio"]] == pytest.approx([0.8, 0.6, 0.75])
+    assert decode["low"] <= decode["ratio"] <= decode["high"]
+    assert prefill["metric"] == "prefill / others"
+    assert CliRunner().invoke(bench, ["engines", "--read", old]).output.startswith("tiny: 1.0 M weights")
+
+
+def test_engines_that_cannot_be_compared(tmp_path: Path) -> None:
+    alone = result(20, 1, peers=(OURS,))
+    found = compare_engines(alone, result(10, 25))
+    assert [(one.metric, one.ratio) for one in found.changes] == [("decode tokens/s", 0.5), ("prefill tokens/s", 0.5)]
+    assert "no other engine is in both" in found.warnings[0]
+    moved = replace(alone, rows=tuple(replace(one, versions={"it": "2"}) for one in result(20, 25).rows))
+    assert "the yardstick moved: A fp32" in compare_engines(result(20, 25), moved).warnings[0]
+    for other, text in (
+        (replace(alone, settings=Settings(new=64)), "different tasks"),
+        (result(1, 1, peers=("a",)), "no row of our engine"),
+        (replace(alone, rows=(row(OURS, "fp32", 1, 1),)), "without its rounds"),
+    ):
+        with pytest.raises(BenchmarkError, match=text):
+            compare_engines(alone, other)
+    (tmp_path / "empty").write_text("{}")
+    with pytest.raises(BenchmarkError, match="is no result of labs bench engines"):
+        compare_files(Path(saved(tmp_path, "alone", alone)), tmp_path / "empty")
+    with pytest.raises(BenchmarkError, match="cannot read"):
+        compare_files(tmp_path / "nowhere", tmp_path / "empty")

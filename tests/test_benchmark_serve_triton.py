@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
 from repositories_made import good
 from triton_local import needs_triton
 
-from labsupport.benchmark.aiperf import compared
+from labsupport.benchmark.aiperf import METRICS, Agreement, compared
 from labsupport.benchmark.arrivals import Closed
 from labsupport.benchmark.commands import bench
 from labsupport.benchmark.generator import TOKENS, capacity
@@ -114,10 +115,20 @@ def test_ours_beside_aiperf_s_summary() -> None:
     """The shape of AIPerf 0.13's profile_export_aiperf.json, with numbers made up."""
     from test_benchmark_serve import report
 
-    names = ("time_to_first_token", "inter_token_latency", "request_latency", "output_token_throughput",
-             "request_throughput")  # fmt: skip
-    theirs = {name: {"unit": "ms", "avg": 200.0, "p50": 100.0} for name in names}
-    del theirs["output_token_throughput"]["p50"]
-    found = {one.metric: one for one in compared(report().points[0], report().points[0], theirs)}
-    assert found["TTFT, ms"].ratio == pytest.approx(100 / (1e3 * report().points[0].ttft.p50.value))
-    assert found["output tokens/s"].theirs == 200.0
+    ours = [report().points[0], report(1.1, seed=1).points[0]]
+    theirs: list[dict[str, Any]] = [{name: {"avg": 200.0, "p50": 100.0} for name in METRICS} for _ in ours]
+    for one in theirs:
+        del one["output_token_throughput"]["p50"]
+    found = {one.metric: one for one in compared(ours, theirs)}
+    quotients = [100 / (1e3 * one.ttft.p50.value) for one in ours]
+    first = found["TTFT, ms"]
+    assert first.ratio.value == pytest.approx(sum(quotients) / 2)
+    assert (first.ratio.low, first.ratio.high) == pytest.approx((min(quotients), max(quotients)))
+    assert first.repeat == pytest.approx(quotients[0] / quotients[1])
+    assert found["output tokens/s"].theirs == (200.0, 200.0)
+
+
+def test_tools_agree_or_differ_as_runs_do_or_more() -> None:
+    assert Agreement.of("it", (1.0, 1.0), (1.04, 1.04)).verdict == "agree"
+    assert Agreement.of("it", (1.0, 1.3), (1.1, 1.43)).verdict == "as far apart as two runs of one tool"
+    assert Agreement.of("it", (1.0, 1.0), (1.1, 1.1)).verdict == "differ"

@@ -7,16 +7,23 @@ runs in a Python of its own and is no dependency.
 from __future__ import annotations
 
 import json
+import resource
+import statistics
 import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from datetime import datetime, timezone
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
+import labsupport
 from labsupport.benchmark.arrivals import Closed
 from labsupport.benchmark.catalogue import Peer
 from labsupport.benchmark.installing import installed, python_of
+from labsupport.benchmark.resample import Estimate, estimate, percentile
 from labsupport.benchmark.serve import Plan, measure
 from labsupport.benchmark.served import Point
 from labsupport.benchmark.target_triton import HttpTarget
@@ -26,34 +33,71 @@ from labsupport.serving import Address
 
 AIPERF = Peer("aiperf", "AIPerf", (), (("aiperf==0.13.0",),))
 TIMEOUT_S = 300
+CLOSE = 0.05
 _TAIL = 800
 METRICS: dict[str, tuple[str, Callable[[Point], float]]] = {  # AIPerf's name -> our title, and where it stands with us
     "time_to_first_token": ("TTFT, ms", lambda one: 1e3 * one.ttft.p50.value),
     "inter_token_latency": ("ITL, ms", lambda one: 1e3 * one.itl.p50.value if one.itl else 0.0),
+    "output_sequence_length": ("output tokens", lambda one: one.output_tokens / one.requests),
     "request_latency": ("request latency, ms", lambda one: 1e3 * one.latency.p50.value),
     "output_token_throughput": ("output tokens/s", lambda one: one.output_rate.value),
     "request_throughput": ("requests/s", lambda one: one.request_rate.value),
 }
 
 
-@dataclass(frozen=True)
-class Agreement:
-    """One metric by both: medians over requests for latencies. ``ratio`` is theirs by ours."""
+class Agreement(BaseModel, frozen=True):
+    """One metric by both tools, a value for each round: medians over requests for latencies.
+
+    Args:
+        ratio: theirs by ours: the median over the rounds, with its interval of 95 %.
+        repeat: the factor by which a run of one and the same tool differs from its run before, at the most.
+    """
 
     metric: str
-    ours: float
-    theirs: float
+    ours: tuple[float, ...]
+    theirs: tuple[float, ...]
+    ratio: Estimate
+    repeat: float
+
+    @classmethod
+    def of(cls, metric: str, ours: Sequence[float], theirs: Sequence[float]) -> Agreement:
+        """Compare the rounds of both, which belong together in pairs."""
+        ratio = estimate([other / own for own, other in zip(ours, theirs, strict=True)], percentile(50))
+        repeats = [max(after / before, before / after) for one in (ours, theirs) for before, after in pairwise(one)]
+        return cls(
+            metric=metric, ours=tuple(ours), theirs=tuple(theirs), ratio=ratio, repeat=max(repeats, default=1.0)
+        )  # fmt: skip
 
     @property
-    def ratio(self) -> float:
-        """Theirs by ours."""
-        return self.theirs / self.ours
+    def verdict(self) -> str:
+        """``agree`` within 5 %; else whether one tool alone differs from itself as much."""
+        if abs(self.ratio.value - 1) <= CLOSE:
+            return "agree"
+        near = 1 / self.repeat <= self.ratio.value <= self.repeat
+        return "as far apart as two runs of one tool" if near else "differ"
+
+
+class Agreements(BaseModel, frozen=True):
+    """All metrics, and what was run on what.
+
+    Args:
+        cpu_s: CPU seconds of a round, median: of ours as it measured, and of AIPerf with its start and its report.
+    """
+
+    date: str
+    cpu: str
+    target: str
+    settings: dict[str, object]
+    versions: dict[str, str]
+    cpu_s: tuple[float, float]
+    metrics: tuple[Agreement, ...]
 
 
 def agree(
-    address: Address, model: str, tokenizer: Path, *, users: int, requests: int, given: int, new: int
-) -> list[Agreement]:
-    """Measure with ours, with AIPerf, and with ours again, which gives the mean of two: drift hurts both alike.
+    address: Address, model: str, tokenizer: Path, *, users: int, requests: int, given: int, new: int, rounds: int = 1,
+    cpu: str = "", progress: Callable[[str], object] = lambda what: None,  # noqa: ARG005
+) -> Agreements:  # fmt: skip
+    """Measure with both in each round, and turn their order from round to round: drift hurts both alike.
 
     Raises:
         BenchmarkError: AIPerf is not installed, or failed.
@@ -62,22 +106,54 @@ def agree(
         raise BenchmarkError(
             "AIPerf is not installed", why="it has a Python of its own", fix="labs bench agree --install   makes it"
         )
-    plan = Plan((Closed(users),), requests, None, users, Lengths(given, given), Lengths(new, new))
-    prompts = [job.text for job in jobs(tokenizer, plan.shapes(requests, 1), 1)]
+    lengths = Lengths(given, given), Lengths(new, new)
     target = HttpTarget(address, model)
-    before = measure(target, plan, tokenizer).points[0]
-    theirs = _aiperf(address, model, tokenizer, prompts, users=users, new=new)
-    after = measure(target, plan, tokenizer).points[0]
-    return compared(before, after, theirs)
+    ours, theirs, used = list[Point](), list[dict[str, Any]](), list[float]()
+    for number in range(rounds):
+        plan = Plan((Closed(users),), requests, None, users, *lengths, seed=2 * number)
+        for who in ("ours", "AIPerf") if number % 2 else ("AIPerf", "ours"):
+            progress(f"round {number + 1} of {rounds}: {who}")
+            if who == "ours":
+                ours += measure(target, plan, tokenizer).points
+                continue
+            prompts = [job.text for job in jobs(tokenizer, plan.shapes(requests, plan.seed + 1), plan.seed + 1)]
+            before = _children_cpu()
+            theirs.append(_aiperf(address, model, tokenizer, prompts, users=users, new=new))
+            used.append(_children_cpu() - before)
+    cores = [(one.client.cores or 0.0) * one.seconds for one in ours]
+    return Agreements(
+        date=datetime.now(timezone.utc).isoformat(timespec="seconds"), cpu=cpu, target=target.title,
+        settings={"users": users, "requests": requests, "tokens in": given, "tokens out": new, "rounds": rounds},
+        versions={"labs": labsupport.__version__, "aiperf": AIPERF.pip[0][0].partition("==")[2]},
+        cpu_s=(statistics.median(cores), statistics.median(used)), metrics=tuple(compared(ours, theirs)),
+    )  # fmt: skip
 
 
-def compared(before: Point, after: Point, theirs: dict[str, Any]) -> list[Agreement]:
-    """Each metric of two runs of ours beside AIPerf's summary."""
-    found = []
-    for name, (title, ours) in METRICS.items():
-        other = theirs[name].get("p50", theirs[name]["avg"])
-        found.append(Agreement(title, (ours(before) + ours(after)) / 2, float(other)))
-    return found
+def compared(ours: Sequence[Point], theirs: Sequence[dict[str, Any]]) -> list[Agreement]:
+    """Each metric of our runs beside AIPerf's summaries of the same rounds."""
+    return [
+        Agreement.of(title, [of(one) for one in ours],
+                     [float(other[name].get("p50", other[name]["avg"])) for other in theirs])
+        for name, (title, of) in METRICS.items()
+    ]  # fmt: skip
+
+
+def lines(found: Agreements) -> list[str]:
+    """A line for each metric: both medians, the ratio with its interval, and how far one tool is from itself."""
+    asked = ", ".join(f"{value} {name}" for name, value in found.settings.items())
+    text = [f"{found.target}; {found.cpu}; {asked}; AIPerf {found.versions['aiperf']}; {found.date}"]
+    text.append(f"{'':22}{'ours':>9}{'AIPerf':>9}{'ratio':>8}{'interval of 95 %':>18}{'one tool twice':>16}")
+    for one in found.metrics:
+        cells = f"{statistics.median(one.ours):9.2f}{statistics.median(one.theirs):9.2f}{one.ratio.value:8.3f}"
+        span = f"{one.ratio.low:.3f} to {one.ratio.high:.3f}"
+        text.append(f"{one.metric:22}{cells}{span:>18}{one.repeat:>16.3f}  {one.verdict}")
+    own, other = found.cpu_s
+    return [*text, f"CPU seconds of a round: ours {own:.1f}, AIPerf {other:.1f} with its start and its report"]
+
+
+def _children_cpu() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _aiperf(
@@ -93,7 +169,8 @@ def _aiperf(
             "--endpoint-type", "template", "--custom-endpoint", f"/v2/models/{model}/generate_stream", "--streaming",
             "--extra-inputs", extra, "--tokenizer", str(tokenizer), "--input-file", str(file),
             "--custom-dataset-type", "single_turn", "--concurrency", str(users), "--request-count", str(len(prompts)),
-            "--num-warmup-requests", str(users), "--ui", "none", "--artifact-dir", place,
+            "--num-warmup-requests", str(users), "--ui", "none", "--artifact-dir", place, "--workers-max", "1",
+            "--record-processors", "1", "--no-gpu-telemetry", "--no-server-metrics",  # beside the server, on its cores
         ]  # fmt: skip
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False,
                               stdin=subprocess.DEVNULL, timeout=TIMEOUT_S)  # fmt: skip

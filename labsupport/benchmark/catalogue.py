@@ -40,7 +40,7 @@ PEERS = {
     peer.name: peer
     for peer in (
         Peer(OURS, "labs", PRECISIONS),
-        Peer("eager", "transformers", ("fp32", "bf16")),
+        Peer("eager", "transformers", ("fp32", "bf16", "int8")),
         Peer(
             "llamacpp", "llama.cpp", PRECISIONS,
             (TORCH, ("numpy", "transformers", "sentencepiece", "protobuf")),

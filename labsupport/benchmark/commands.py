@@ -39,6 +39,7 @@ bench.add_command(bench_agree, "agree")
 @click.option("--peers", help="Engines to run, joined by commas.  [default: all that are installed]")
 @click.option("--rounds", default=5, show_default=True, type=click.IntRange(1), help="Rounds; medians are printed.")
 @click.option("--threads", default=2, show_default=True, type=click.IntRange(1), help="Threads of each engine.")
+@click.option("--read", "recorded", type=click.Path(path_type=Path), help="Print this result; measure nothing.")
 @click.option("--chart", type=click.Path(path_type=Path), help="A picture of the decoding rates (PNG).")
 @click.option("--json", "as_json", is_flag=True, help="The same as JSON, for programs.")
 def bench_engines(
@@ -48,11 +49,13 @@ def bench_engines(
     peers: str | None,
     rounds: int,
     threads: int,
+    recorded: Path | None,
     chart: Path | None,
     as_json: bool,
 ) -> None:
     """Our engine beside others on SOURCE, in turn: prefill, decode, memory, and the share of this machine's limits."""
     from labsupport.benchmark.engines import Settings, measure
+    from labsupport.benchmark.engines_compare import read_found
     from labsupport.benchmark.engines_text import lines
     from labsupport.benchmark.installing import install
     from labsupport.doctor.machine import read_cpu
@@ -60,17 +63,20 @@ def bench_engines(
     def say(what: str) -> None:
         click.echo(f"{what} ...", err=True)
 
-    named = chosen(peers)
-    if to_install:
-        for peer in named:
-            say(f"install {peer.title}")
-            install(peer)
-    entries = entries_of(named, precisions or PRECISIONS, all_of_them=peers is not None)
-    model = model_folder(source, quiet=True)
-    asked = Settings(threads=threads, rounds=rounds)
-    cpu = read_cpu()
-    name = f"{cpu.model} ({', '.join(cpu.features)})"
-    found = measure(model, entries, prompts(model, asked.prompt, rounds + 1), asked, cpu=name, progress=say)
+    if recorded:
+        found = read_found(recorded)
+    else:
+        named = chosen(peers)
+        if to_install:
+            for peer in named:
+                say(f"install {peer.title}")
+                install(peer)
+        entries = entries_of(named, precisions or PRECISIONS, all_of_them=peers is not None)
+        model = model_folder(source, quiet=True)
+        asked = Settings(threads=threads, rounds=rounds)
+        cpu = read_cpu()
+        name = f"{cpu.model} ({', '.join(cpu.features)})"
+        found = measure(model, entries, prompts(model, asked.prompt, rounds + 1), asked, cpu=name, progress=say)
     if chart:
         from labsupport.benchmark.charts import engines_chart
 

@@ -67,8 +67,7 @@ def compare(old: Report, new: Report, tolerance: float = 0.1) -> Comparison:
         BenchmarkError: the two measured different tasks.
         ParameterError: a tolerance below 0.
     """
-    if tolerance < 0:
-        raise ParameterError(f"a tolerance of {tolerance}", why="it is a share", fix="--tolerance 0.1")
+    check_tolerance(tolerance)
     differing = [
         name for name in sorted({*old.settings, *new.settings}) if old.settings.get(name) != new.settings.get(name)
     ]
@@ -93,6 +92,12 @@ def compare(old: Report, new: Report, tolerance: float = 0.1) -> Comparison:
     return Comparison(tolerance, tuple(changes), tuple(warnings))
 
 
+def check_tolerance(tolerance: float) -> None:
+    """Raises a ParameterError for one below 0."""
+    if tolerance < 0:
+        raise ParameterError(f"a tolerance of {tolerance}", why="it is a share", fix="--tolerance 0.1")
+
+
 def _loads(report: Report) -> str:
     return ", ".join(point.load for point in report.points)
 
@@ -107,10 +112,10 @@ def _changes(old: Point, new: Point, tolerance: float) -> list[Change]:
                 samples = [figure(values[draws(len(values), seed)], rank, axis=1)
                            for seed, values in enumerate((before, after))]  # fmt: skip
                 pair = float(figure(before, rank)), float(figure(after, rank))
-                found.append(_change(old.load, f"{title} p{rank}", pair, samples, tolerance, more_is_better=False))
+                found.append(change(old.load, f"{title} p{rank}", pair, samples, tolerance, more_is_better=False))
     pair = old.output_rate.value, new.output_rate.value
     samples = [_rates(old.runs, 0), _rates(new.runs, 1)]
-    return [*found, _change(old.load, "output tokens/s", pair, samples, tolerance, more_is_better=True)]
+    return [*found, change(old.load, "output tokens/s", pair, samples, tolerance, more_is_better=True)]
 
 
 def _values(runs: Sequence[Timeline], name: str) -> NDArray[np.float64]:
@@ -123,10 +128,11 @@ def _rates(runs: Sequence[Timeline], seed: int) -> NDArray[np.float64]:
     return rate_samples([(chunk.at, chunk.tokens) for one in good for chunk in one.chunks], *window(good), seed)
 
 
-def _change(
+def change(
     load: str, metric: str, pair: tuple[float, float], samples: Sequence[NDArray[np.float64]], tolerance: float, *,
     more_is_better: bool,
 ) -> Change:  # fmt: skip
+    """One metric, old and new, with resampled values of either."""
     low, high = interval(samples[1] / samples[0])
     return Change(load, metric, *pair, pair[1] / pair[0], low, high, more_is_better,
                   verdict(low, high, tolerance, more_is_better=more_is_better))  # fmt: skip

@@ -44,16 +44,17 @@ class Settings:
 
 @dataclass(frozen=True)
 class Spread:
-    """The middle of several runs, with the lowest and the highest."""
+    """The middle of several runs, with the lowest and the highest, and all of them in their order."""
 
     median: float
     low: float
     high: float
+    rounds: tuple[float, ...] = ()
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Spread:
         """The spread of at least one value."""
-        return cls(statistics.median(values), min(values), max(values))
+        return cls(statistics.median(values), min(values), max(values), tuple(values))
 
 
 @dataclass(frozen=True)

@@ -210,11 +210,14 @@ def _settings(plan: Plan, asked: dict[str, Any]) -> dict[str, object]:
 @click.option("--tolerance", default=0.1, show_default=True, help="A ratio may be so much worse before it counts.")
 @click.option("--json", "as_json", is_flag=True, help="The same as JSON, for programs.")
 def bench_compare(old: Path, new: Path, tolerance: float, as_json: bool) -> None:
-    """Compare two results of labs bench serve by ratio, NEW by OLD; exit 1 on a regression beyond the tolerance."""
-    from labsupport.benchmark.compare import compare, lines
-    from labsupport.benchmark.served import read_report
+    """Compare two results by ratio, NEW by OLD; exit 1 on a regression beyond the tolerance.
 
-    found = compare(read_report(old), read_report(new), tolerance)
+    Both are of labs bench serve, or both of labs bench engines: there our engine is held against the others of its run.
+    """
+    from labsupport.benchmark.compare import lines
+    from labsupport.benchmark.engines_compare import compare_files
+
+    found = compare_files(old, new, tolerance)
     for text in [json.dumps(asdict(found), indent=2)] if as_json else lines(found):
         click.echo(text)
     if found.regressions:
@@ -248,19 +251,28 @@ def bench_generator(users: int, requests: int, as_json: bool) -> None:
 @click.option("--input-tokens", "given", default=64, show_default=True)
 @click.option("--output-tokens", "new", default=32, show_default=True)
 @click.option("--model", default="ensemble", show_default=True)
+@click.option("--rounds", default=3, show_default=True, type=click.IntRange(1), help="Runs of each tool, in turn.")
+@click.option("--output", type=_FILE, help="The rounds as JSON, with versions and machine.")
 def bench_agree(
-    repository: Path, to_install: bool, users: int, requests: int, given: int, new: int, model: str
-) -> None:
+    repository: Path, to_install: bool, users: int, requests: int, given: int, new: int, model: str, rounds: int,
+    output: Path | None,
+) -> None:  # fmt: skip
     """Serve REPOSITORY and measure it with this load generator and with NVIDIA's AIPerf: do the two agree?"""
-    from labsupport.benchmark.aiperf import AIPERF, agree
+    from labsupport.benchmark.aiperf import AIPERF, agree, lines
     from labsupport.benchmark.installing import install
+    from labsupport.doctor.machine import read_cpu
     from labsupport.serving import Server
+    from labsupport.workspace import atomic_text
 
     if to_install:
         install(AIPERF)
     words = next(repository.glob("_assets/*/tokenizer/tokenizer.json"), repository / "tokenizer.json").parent
     with Server(repository) as server:
-        found = agree(server.address, model, words.resolve(), users=users, requests=requests, given=given, new=new)
-    click.echo(f"{'':22}{'ours':>10}{'AIPerf':>10}{'ratio':>8}")
-    for one in found:
-        click.echo(f"{one.metric:22}{one.ours:10.2f}{one.theirs:10.2f}{one.ratio:8.3f}")
+        found = agree(
+            server.address, model, words.resolve(), users=users, requests=requests, given=given, new=new, rounds=rounds,
+            cpu=read_cpu().model, progress=lambda what: click.echo(f"{what} ...", err=True),
+        )  # fmt: skip
+    if output:
+        atomic_text(output, found.model_dump_json(indent=1) + "\n")
+    for text in lines(found):
+        click.echo(text)

@@ -1,4 +1,8 @@
-"""transformers, as its README runs a model: eager PyTorch, dynamic KV cache. It reads the Hugging Face folder."""
+"""transformers, as its README runs a model: eager PyTorch, dynamic KV cache. It reads the Hugging Face folder.
+
+At int8 the linear layers, the head among them, are PyTorch's dynamically quantized ones: a scale for each row of the
+weights, and one for the activations of each step.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +11,21 @@ from typing import Any
 
 
 class Engine:
-    note = "KV cache in the precision of the weights"
-
     def __init__(self, asked: dict[str, Any]) -> None:
         import torch
         import transformers
 
         torch.set_num_threads(asked["threads"])
-        dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[asked["precision"]]
+        int8 = asked["precision"] == "int8"
+        dtype = torch.bfloat16 if asked["precision"] == "bf16" else torch.float32
         self.model = transformers.AutoModelForCausalLM.from_pretrained(asked["files"], dtype=dtype).eval()
+        if int8:
+            from torch.ao.quantization import per_channel_dynamic_qconfig, quantize_dynamic
+
+            quantize_dynamic(  # type: ignore[no-untyped-call]
+                self.model, {torch.nn.Linear: per_channel_dynamic_qconfig}, inplace=True
+            )
+        self.note = f"KV cache in {'fp32' if int8 else 'the precision of the weights'}"
         self.versions = {"transformers": transformers.__version__, "torch": torch.__version__}
 
     def generate(self, ids: list[int], new: int, on_token: Callable[[int], None]) -> None:
