@@ -7,12 +7,13 @@ import os
 import re
 import shutil
 import subprocess
+from io import BytesIO
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 from handout_fixture import code, lab, markdown, write
-from nbformat.v4 import new_notebook
+from nbformat.v4 import new_notebook, new_output
 
 from labsupport.cli import labs
 from labsupport.errors import NotebookError, ParameterError
@@ -118,6 +119,33 @@ def test_a_line_that_announces_a_cell_stands_on_the_cells_page(tmp_path):
     ends = [sheet[-2] for sheet in sheets if len(sheet) > 2]  # the last line is the sheet's number
     assert len(ends) > 3
     assert not [end for end in ends if end.startswith("Look at")]
+
+
+@pytest.mark.browser
+@needs_chromium
+@needs_poppler
+def test_a_figure_that_misses_its_page_by_little_is_made_smaller_and_stays_readable(tmp_path):
+    cells = [markdown("# Lab 02 · Sampling")]
+    for shade in range(24):
+        shown = new_output("display_data", data={"image/png": picture(shade)}, metadata={"alt": f"Shade {shade} of 24"})
+        cells += [markdown("Filler.\n\n" * (shade % 5 + 1)), code("draw()")]
+        cells[-1].outputs = [shown]
+    executed = write(new_notebook(cells=cells), tmp_path / "02_sampling.ipynb", run=False)
+    (pdf,) = print_pages(render(executed, tmp_path / "out", ["learner"]), ["letter"])
+    listed = subprocess.run(["pdfimages", "-list", pdf], capture_output=True, text=True, check=True).stdout
+    widths = [1040 / int(row.split()[12]) * 25.4 for row in listed.splitlines()[2:]]  # mm, of pixels an inch
+    assert len(widths) == 24
+    assert max(widths) == pytest.approx(145, abs=1.5)
+    assert 2 < sum(width < 143 for width in widths) < 24
+    assert min(widths) > 0.71 * 145
+
+
+def picture(shade: int) -> str:
+    """A picture of a figure's width and two thirds of its height, in base64."""
+    from PIL import Image
+
+    Image.new("RGB", (1040, 690), (shade, 90, 140)).save(target := BytesIO(), format="PNG")
+    return base64.b64encode(target.getvalue()).decode()
 
 
 def page_of_noise(path: Path, side: int) -> Path:

@@ -2,7 +2,7 @@
 
 A page is loaded once and printed on each paper, always in its light form. What is folded on the screen because it is
 housekeeping stands open on paper, but a clean-up without a word is left out. Answers that a learner has folded stay
-folded.
+folded. A figure that would leave its page's end empty for want of little room is made smaller (``fit.js``).
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ from labsupport.errors import NotebookError, ParameterError
 from labsupport.labs.handout.audit import PDF_BYTES, require_size
 from labsupport.workspace import atomic_bytes
 
-PAPERS = {"a4": "A4", "letter": "Letter"}
-"""The name in a file's ending, and Chromium's name of the paper."""
+PAPERS = {"a4": ("A4", 180.0, 263.0), "letter": ("Letter", 185.9, 245.4)}
+"""The name in a file's ending; Chromium's name of the paper, and the width and height inside the margins, mm."""
 
 _LOADED_TIMEOUT = 60_000  # milliseconds, for a page and for its print
+_SMALLEST = 0.72  # of a figure's size: its letters stay as high as the code's
 _OPEN = "document.querySelectorAll('details.cell').forEach(folded => { folded.open = true })"
 _FOOT = """<div style="width:100%;margin:0 15mm;font:7.5pt sans-serif;color:#57606a;display:flex">
 <span style="flex:1">{title}</span>
@@ -72,9 +73,10 @@ def _print(pages: Sequence[Path], papers: Sequence[str]) -> Iterator[Path]:
             try:
                 sheet.goto(page.resolve().as_uri())
                 sheet.evaluate(_OPEN)
+                sheet.emulate_media(media="print")
                 for paper in papers:
                     target = page.with_suffix(f".{paper}.pdf")
-                    content = _printed(sheet, PAPERS[paper], page)
+                    content = _printed(sheet, paper, page)
                     require_size(target.name, len(content), PDF_BYTES)
                     atomic_bytes(target, content)
                     yield target
@@ -90,8 +92,11 @@ def _print(pages: Sequence[Path], papers: Sequence[str]) -> Iterator[Path]:
 def _printed(sheet: Any, paper: str, page: Path) -> bytes:
     title = re.search(r"<title>(.*?)</title>", page.read_text(encoding="utf-8")[:4000], re.DOTALL)
     foot = _FOOT.format(title=title[1] if title else html.escape(page.stem))
+    size, width, height = PAPERS[paper]
+    sheet.evaluate("document.querySelectorAll('figure img').forEach(image => { image.style.width = '' })")
+    sheet.evaluate((Path(__file__).parent / "fit.js").read_text(encoding="utf-8"), [width, height, _SMALLEST])
     printed: bytes = sheet.pdf(
-        format=paper,
+        format=size,
         print_background=True,
         display_header_footer=True,
         header_template="<span></span>",
