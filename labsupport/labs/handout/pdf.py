@@ -24,7 +24,7 @@ PAPERS = {"a4": ("A4", 180.0, 263.0), "letter": ("Letter", 185.9, 245.4)}
 """The name in a file's ending; Chromium's name of the paper, and the width and height inside the margins, mm."""
 
 _LOADED_TIMEOUT = 60_000  # milliseconds, for a page and for its print
-_SMALLEST = 0.72  # of a figure's size: its letters stay as high as the code's
+_SMALLEST = 0.72  # of a figure's size; below it, small letters are hard to read
 _OPEN = "document.querySelectorAll('details.cell').forEach(folded => { folded.open = true })"
 _FOOT = """<div style="width:100%;margin:0 15mm;font:7.5pt sans-serif;color:#57606a;display:flex">
 <span style="flex:1">{title}</span>
