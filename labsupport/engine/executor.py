@@ -57,12 +57,13 @@ class Executor:
                 fix="use a smaller max_batch_size, or build for a larger one",
             )
         self._size = model.tokens_per_block if self.config.kv_cache_config.enable_block_reuse else 0
-        self._changed = threading.Condition()  # guards everything below
+        self._lock = threading.Lock()  # guards everything below
+        self._work = threading.Condition(self._lock)  # the loop waits for it
         self._incoming: deque[list[Active]] = deque()
         self._to_cancel: deque[int] = deque()
-        self._responses: dict[int, deque[Response]] = {}  # of every request that is not answered in full
+        self._boxes: dict[int, _Box] = {}  # of every request that is not answered in full
         # no method of this object: the two would hold each other, and the cache would outlive both
-        self._batch = Batch(model, self.limits, self.config, partial(_post, self._changed, self._responses))
+        self._batch = Batch(model, self.limits, self.config, partial(_post, self._lock, self._boxes))
         self._requests = self._sequences = 0
         self._stats: deque[IterationStats] = deque(maxlen=self.config.iter_stats_max_iterations)
         self._closed = False
@@ -83,15 +84,15 @@ class Executor:
         request = admit(request, self.limits, self.vocab_size)
         kind = Sampled if request.beam_width == 1 else Beams
         count = request.num_return_sequences if kind is Sampled else 1
-        with self._changed:
+        with self._lock:
             self._require_open()
             number, first = self._requests + 1, self._sequences
             sequences: list[Active] = [kind(request, first + i, number, i, self._size) for i in range(count)]
             self._require_room(sequences[0])
             self._requests, self._sequences = number, first + count
-            self._responses[number] = deque()
+            self._boxes[number] = _Box(self._lock)
             self._incoming.append(sequences)
-            self._changed.notify_all()
+            self._work.notify()
         return number
 
     def await_responses(self, request_id: int, timeout: float | None = None) -> list[Response]:
@@ -109,11 +110,10 @@ class Executor:
             if self._thread is None:
                 self._iterate()
             else:
-                with self._changed:
+                with self._lock:
                     self._require_alive()
-                    self._changed.wait_for(
-                        lambda: request_id not in self._responses or self._responses[request_id] or self._dead, left
-                    )
+                    if box := self._boxes.get(request_id):
+                        box.changed.wait_for(lambda box=box: box.responses or box.closed or self._dead, left)
         return responses
 
     def stream(self, request_id: int) -> Iterator[Response]:
@@ -130,27 +130,27 @@ class Executor:
         Raises:
             ParameterError: no such request.
         """
-        with self._changed:
+        with self._lock:
             if not 1 <= request_id <= self._requests:
                 raise self._unknown(request_id)
             self._to_cancel.append(request_id)
-            self._changed.notify_all()
+            self._work.notify()
 
     def get_latest_iteration_stats(self) -> list[IterationStats]:
         """The iterations since the last call, at most ``iter_stats_max_iterations`` of them."""
-        with self._changed:
+        with self._lock:
             stats = list(self._stats)
             self._stats.clear()
         return stats
 
     def shutdown(self) -> None:
         """Take no more requests, cancel those in flight and end the thread. Responses can still be fetched."""
-        with self._changed:
+        with self._lock:
             if self._closed:
                 return
             self._closed = True
-            self._to_cancel.extend(self._responses)
-            self._changed.notify_all()
+            self._to_cancel.extend(self._boxes)
+            self._work.notify()
         if self._thread:
             self._thread.join()
         else:
@@ -189,12 +189,12 @@ class Executor:
         self._take_in()
         stats = self._batch.step()
         if stats is not None:
-            with self._changed:
+            with self._lock:
                 self._stats.append(stats)
         return stats
 
     def _take_in(self) -> None:
-        with self._changed:
+        with self._lock:
             incoming, to_cancel = list(self._incoming), list(self._to_cancel)
             self._incoming.clear()
             self._to_cancel.clear()
@@ -208,23 +208,27 @@ class Executor:
             while self._wait_for_work():
                 self._iterate()
         except BaseException as problem:  # whatever it was, those who wait must hear of it
-            with self._changed:
+            with self._lock:
                 self._dead = f"{type(problem).__name__}: {problem}"
-                self._changed.notify_all()
+                for box in self._boxes.values():
+                    box.changed.notify_all()
 
     def _wait_for_work(self) -> bool:
-        with self._changed:
-            self._changed.wait_for(lambda: self._incoming or self._to_cancel or self._batch.busy or self._closed)
+        with self._lock:
+            self._work.wait_for(lambda: self._incoming or self._to_cancel or self._batch.busy or self._closed)
             return bool(self._incoming or self._to_cancel or self._batch.busy)
 
     def _collect(self, request_id: int) -> list[Response]:
-        with self._changed:
-            if request_id not in self._responses:
+        with self._lock:
+            if request_id not in self._boxes:
                 raise self._unknown(request_id)
-            responses = list(self._responses[request_id])
-            self._responses[request_id].clear()
+            box = self._boxes[request_id]
+            responses = list(box.responses)
+            box.responses.clear()
             if responses and responses[-1].is_final:
-                del self._responses[request_id]
+                del self._boxes[request_id]
+                box.closed = True
+                box.changed.notify_all()
         return responses
 
     # -- refusals
@@ -267,7 +271,21 @@ def died(why: str, fix: str) -> EngineError:
     return EngineError(f"the executor died: {why}", why="its thread met an error that is not one request's", fix=fix)
 
 
-def _post(changed: threading.Condition, boxes: dict[int, deque[Response]], response: Response) -> None:
-    with changed:
-        boxes[response.request_id].append(response)
-        changed.notify_all()
+class _Box:
+    """What came for one request. Whoever waits for it is woken for it, and not for what came for others.
+
+    Args:
+        lock: of the executor.
+    """
+
+    def __init__(self, lock: threading.Lock) -> None:
+        self.responses: deque[Response] = deque()
+        self.changed = threading.Condition(lock)
+        self.closed = False  # answered in full, and fetched
+
+
+def _post(lock: threading.Lock, boxes: dict[int, _Box], response: Response) -> None:
+    with lock:
+        box = boxes[response.request_id]
+        box.responses.append(response)
+        box.changed.notify_all()
