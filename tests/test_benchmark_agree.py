@@ -33,6 +33,6 @@ def test_the_two_agree_on_a_server_with_a_pace_of_its_own(tmp_path: Path) -> Non
     repository = good(tmp_path / "repository", "sentencepiece")
     words = next(repository.glob("_assets/*/tokenizer/tokenizer.json")).parent
     with Server(repository, engine=paced, seconds=120) as server:
-        found = agree(server.address, "ensemble", words, users=2, requests=12, given=64, new=24)
+        (found,) = agree(server.address, "ensemble", words, users=2, requests=12, given=64, new=24)
     for one in found.metrics:
         assert one.ratio.value == pytest.approx(1.0, abs=CLOSE), one

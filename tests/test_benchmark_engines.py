@@ -206,7 +206,7 @@ def test_ratios_are_ours_by_the_best_other_of_the_precision() -> None:
 
 
 def test_spreads_and_leading_tokens() -> None:
-    assert Spread.of([3.0, 1.0, 2.0]) == Spread(2.0, 1.0, 3.0)
+    assert Spread.of([3.0, 1.0, 2.0]) == Spread(2.0, 1.0, 3.0, (3.0, 1.0, 2.0))
     assert Spread.of([1.0, 2.0]).median == 1.5
     assert spread(Spread(99.94, 80.0, 123.0)) == "99.9 (80.0-123.0)"
     assert spread(Spread(1234.4, 80.0, 2000.0)) == "1234 (80-2000)"

@@ -11,7 +11,7 @@ import resource
 import statistics
 import subprocess
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timezone
 from itertools import pairwise
 from pathlib import Path
@@ -96,8 +96,11 @@ class Agreements(BaseModel, frozen=True):
 def agree(
     address: Address, model: str, tokenizer: Path, *, users: int, requests: int, given: int, new: int, rounds: int = 1,
     cpu: str = "", progress: Callable[[str], object] = lambda what: None,  # noqa: ARG005
-) -> Agreements:  # fmt: skip
+) -> Iterator[Agreements]:  # fmt: skip
     """Measure with both in each round, and turn their order from round to round: drift hurts both alike.
+
+    Yields:
+        What is known after each round; the last is of all.
 
     Raises:
         BenchmarkError: AIPerf is not installed, or failed.
@@ -120,13 +123,13 @@ def agree(
             before = _children_cpu()
             theirs.append(_aiperf(address, model, tokenizer, prompts, users=users, new=new))
             used.append(_children_cpu() - before)
-    cores = [(one.client.cores or 0.0) * one.seconds for one in ours]
-    return Agreements(
-        date=datetime.now(timezone.utc).isoformat(timespec="seconds"), cpu=cpu, target=target.title,
-        settings={"users": users, "requests": requests, "tokens in": given, "tokens out": new, "rounds": rounds},
-        versions={"labs": labsupport.__version__, "aiperf": AIPERF.pip[0][0].partition("==")[2]},
-        cpu_s=(statistics.median(cores), statistics.median(used)), metrics=tuple(compared(ours, theirs)),
-    )  # fmt: skip
+        own = [(one.client.cores or 0.0) * one.seconds for one in ours]
+        yield Agreements(
+            date=datetime.now(timezone.utc).isoformat(timespec="seconds"), cpu=cpu, target=target.title,
+            settings={"users": users, "requests": requests, "tokens in": given, "tokens out": new, "rounds": len(ours)},
+            versions={"labs": labsupport.__version__, "aiperf": AIPERF.pip[0][0].partition("==")[2]},
+            cpu_s=(statistics.median(own), statistics.median(used)), metrics=tuple(compared(ours, theirs)),
+        )  # fmt: skip
 
 
 def compared(ours: Sequence[Point], theirs: Sequence[dict[str, Any]]) -> list[Agreement]:

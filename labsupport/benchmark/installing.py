@@ -15,7 +15,7 @@ from labsupport.workspace import Workspace, atomic_folder, read_record, write_re
 
 _TAIL = 1200  # characters of what a failed command said
 NATIVE = {"CMAKE_ARGS": "-DGGML_NATIVE=ON -DLLAVA_BUILD=OFF", "CMAKE_BUILD_PARALLEL_LEVEL": "2"}
-STRAY = ("torchvision", "torchaudio")  # builds for another torch, which break the import of transformers
+STRAY = ("torchvision", "torchaudio", "torchcodec")  # builds for another torch, which break the import of transformers
 
 
 def home(peer: Peer) -> Path:

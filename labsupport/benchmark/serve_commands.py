@@ -268,11 +268,11 @@ def bench_agree(
         install(AIPERF)
     words = next(repository.glob("_assets/*/tokenizer/tokenizer.json"), repository / "tokenizer.json").parent
     with Server(repository) as server:
-        found = agree(
+        for found in agree(
             server.address, model, words.resolve(), users=users, requests=requests, given=given, new=new, rounds=rounds,
             cpu=read_cpu().model, progress=lambda what: click.echo(f"{what} ...", err=True),
-        )  # fmt: skip
-    if output:
-        atomic_text(output, found.model_dump_json(indent=1) + "\n")
+        ):  # fmt: skip
+            if output:
+                atomic_text(output, found.model_dump_json(indent=1) + "\n")
     for text in lines(found):
         click.echo(text)
