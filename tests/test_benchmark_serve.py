@@ -22,7 +22,7 @@ from labsupport.benchmark.machine import Limits as Ceilings
 from labsupport.benchmark.resample import Estimate, distribution, estimate, grouped, percentile, rate_samples
 from labsupport.benchmark.serve import Plan, measure
 from labsupport.benchmark.serve_commands import plan_of, slo_of
-from labsupport.benchmark.served import Client, Report, doubts, point, read_report
+from labsupport.benchmark.served import Client, Report, Share, doubts, point, read_report
 from labsupport.benchmark.served_text import cell, lines
 from labsupport.benchmark.target import Answered, Arrival, answered
 from labsupport.benchmark.target_engine import EngineTarget
@@ -339,6 +339,8 @@ def test_doubts_name_few_requests_late_clients_growing_queues_and_broken_physics
     for speed, words in ((1e9, "beats physics"), (1e12, "look for what it waits for")):
         share = work.share(found, Ceilings(speed, 1e15, speed), 8)
         assert words in " ".join(doubts(found.model_copy(update={"share": share})))
+    cached = Share(output=0.5, ttft=2.0, output_limit=1.0, ttft_limit=0.1)
+    assert "in 0.50 of the least time" in " ".join(doubts(found.model_copy(update={"share": cached})))
 
 
 def test_the_limits_of_a_served_model_by_hand() -> None:

@@ -95,9 +95,12 @@ class Agreements(BaseModel, frozen=True):
 
 def agree(
     address: Address, model: str, tokenizer: Path, *, users: int, requests: int, given: int, new: int, rounds: int = 1,
-    cpu: str = "", progress: Callable[[str], object] = lambda what: None,  # noqa: ARG005
+    cpu: str = "", server: str = "", progress: Callable[[str], object] = lambda what: None,  # noqa: ARG005
 ) -> Iterator[Agreements]:  # fmt: skip
     """Measure with both in each round, and turn their order from round to round: drift hurts both alike.
+
+    Args:
+        cpu, server: the processor and what is served, for the record.
 
     Yields:
         What is known after each round; the last is of all.
@@ -125,7 +128,7 @@ def agree(
             used.append(_children_cpu() - before)
         own = [(one.client.cores or 0.0) * one.seconds for one in ours]
         yield Agreements(
-            date=datetime.now(timezone.utc).isoformat(timespec="seconds"), cpu=cpu, target=target.title,
+            date=datetime.now(timezone.utc).isoformat(timespec="seconds"), cpu=cpu, target=f"{server}: {target.title}",
             settings={"users": users, "requests": requests, "tokens in": given, "tokens out": new, "rounds": len(ours)},
             versions={"labs": labsupport.__version__, "aiperf": AIPERF.pip[0][0].partition("==")[2]},
             cpu_s=(statistics.median(own), statistics.median(used)), metrics=tuple(compared(ours, theirs)),

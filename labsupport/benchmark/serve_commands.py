@@ -270,7 +270,8 @@ def bench_agree(
     with Server(repository) as server:
         for found in agree(
             server.address, model, words.resolve(), users=users, requests=requests, given=given, new=new, rounds=rounds,
-            cpu=read_cpu().model, progress=lambda what: click.echo(f"{what} ...", err=True),
+            cpu=read_cpu().model, server="/".join(repository.resolve().parts[-2:]),
+            progress=lambda what: click.echo(f"{what} ...", err=True),
         ):  # fmt: skip
             if output:
                 atomic_text(output, found.model_dump_json(indent=1) + "\n")

@@ -179,6 +179,10 @@ def doubts(one: Point) -> list[str]:
         found.append("the last third of the requests waited far longer than the first: the queue grows without end")
     if one.share and one.share.output > 1:
         found.append(f"{one.share.output:.2f} times the limit of this machine: a number that beats physics is a bug")
+    if one.share and one.share.ttft > 1:
+        found.append(
+            f"a first token in {1 / one.share.ttft:.2f} of the least time that its prompt takes: a prefix cache?"
+        )
     if one.share and one.share.output < 0.1:
         found.append(f"{one.share.output:.3f} of the limit of this machine: look for what it waits for")
     return found
