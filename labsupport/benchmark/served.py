@@ -180,7 +180,8 @@ def doubts(one: Point) -> list[str]:
     if one.share and one.share.output > 1:
         found.append(f"{one.share.output:.2f} times the limit of this machine: a number that beats physics is a bug")
     if one.share and one.share.ttft > 1:
-        found.append(
+        said = f"a first token in {1 / one.share.ttft:.2f} of the least time that its prompt takes: a prefix cache?"
+        found.append(said)
             f"a first token in {1 / one.share.ttft:.2f} of the least time that its prompt takes: a prefix cache?"
         )
     if one.share and one.share.output < 0.1:
