@@ -182,6 +182,8 @@ def doubts(one: Point) -> list[str]:
     if one.share and one.share.ttft > 1:
         said = f"a first token in {1 / one.share.ttft:.2f} of the least time that its prompt takes: a prefix cache?"
         found.append(said)
+    if one.share and one.share.output < 0.1:
+        found.append(f"{one.share.output:.3f} of the limit of this machine: look for what it waits for")
     return found
 
 
