@@ -122,9 +122,11 @@ def agree(
             if who == "ours":
                 ours += measure(target, plan, tokenizer).points
                 continue
-            prompts = [job.text for job in jobs(tokenizer, plan.shapes(requests, plan.seed + 1), plan.seed + 1)]
+            # its warm-up takes prompts from the same file: as many more, else the prefix cache knows the first ones
+            shapes = plan.shapes(requests + users, plan.seed + 1)
+            prompts = [job.text for job in jobs(tokenizer, shapes, plan.seed + 1)]
             before = _children_cpu()
-            theirs.append(_aiperf(address, model, tokenizer, prompts, users=users, new=new))
+            theirs.append(_aiperf(address, model, tokenizer, prompts, users=users, requests=requests, new=new))
             used.append(_children_cpu() - before)
         own = [(one.client.cores or 0.0) * one.seconds for one in ours]
         yield Agreements(
@@ -163,7 +165,7 @@ def _children_cpu() -> float:
 
 
 def _aiperf(
-    address: Address, model: str, tokenizer: Path, prompts: Sequence[str], *, users: int, new: int
+    address: Address, model: str, tokenizer: Path, prompts: Sequence[str], *, users: int, requests: int, new: int
 ) -> dict[str, Any]:
     body = '{"text_input": {{ text|tojson }}, "max_tokens": ' + str(new) + ', "stream": true, "end_id": -1}'
     extra = json.dumps({"payload_template": body, "response_field": "text_output"})
@@ -174,7 +176,7 @@ def _aiperf(
             str(python_of(AIPERF).with_name("aiperf")), "profile", "-m", model, "--url", f"http://{address.http}",
             "--endpoint-type", "template", "--custom-endpoint", f"/v2/models/{model}/generate_stream", "--streaming",
             "--extra-inputs", extra, "--tokenizer", str(tokenizer), "--input-file", str(file),
-            "--custom-dataset-type", "single_turn", "--concurrency", str(users), "--request-count", str(len(prompts)),
+            "--custom-dataset-type", "single_turn", "--concurrency", str(users), "--request-count", str(requests),
             "--num-warmup-requests", str(users), "--ui", "none", "--artifact-dir", place, "--workers-max", "1",
             "--record-processors", "1", "--no-gpu-telemetry", "--no-server-metrics",  # beside the server, on its cores
         ]  # fmt: skip
