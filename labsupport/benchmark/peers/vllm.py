@@ -1,4 +1,4 @@
-"""vLLM's CPU build, through its engine's own loop. It reads the Hugging Face folder. Not run here yet."""
+"""vLLM's CPU build, through its engine's own loop. It reads the Hugging Face folder. Not measured here yet."""
 
 from __future__ import annotations
 
