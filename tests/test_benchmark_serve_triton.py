@@ -132,3 +132,4 @@ def test_tools_agree_or_differ_as_runs_do_or_more() -> None:
     assert Agreement.of("it", (1.0, 1.0), (1.04, 1.04)).verdict == "agree"
     assert Agreement.of("it", (1.0, 1.3), (1.1, 1.43)).verdict == "as far apart as two runs of one tool"
     assert Agreement.of("it", (1.0, 1.0), (1.1, 1.1)).verdict == "differ"
+    assert Agreement.of("it", (1.0,), (1.1,)).verdict == "apart in one round, which knows no noise"

@@ -73,6 +73,8 @@ class Agreement(BaseModel, frozen=True):
         """``agree`` within 5 %; else whether one tool alone differs from itself as much."""
         if abs(self.ratio.value - 1) <= CLOSE:
             return "agree"
+        if len(self.ours) < 2:
+            return "apart in one round, which knows no noise"
         near = 1 / self.repeat <= self.ratio.value <= self.repeat
         return "as far apart as two runs of one tool" if near else "differ"
 
