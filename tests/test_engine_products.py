@@ -18,31 +18,35 @@ from labsupport.engine.products import FloatProduct, PackedProduct, Product, for
     sharing=st.sampled_from(["channel", "group"]),
     rows=st.integers(1, 5),
     words=st.integers(1, 6),
+    tokens=st.integers(1, 9),
     seed=st.integers(0, 1 << 30),
 )
-def test_packing_loses_nothing(bits: int, sharing: str, rows: int, words: int, seed: int) -> None:
+def test_packing_loses_nothing(bits: int, sharing: str, rows: int, words: int, tokens: int, seed: int) -> None:
     torch.manual_seed(seed)
     group = words * 32 // bits
     weight = torch.randn(rows, 3 * group) * 10 ** torch.randint(-3, 3, (1,)).item()
     whole = quantize(weight, bits, sharing, group, levels=1 << (bits - 1))  # type: ignore[arg-type]
     product = PackedProduct(whole, None)
     assert torch.equal(product.restored(torch.float32), whole.dequantize())
-    x = torch.randn(1, 2, weight.shape[1])
+    x = torch.randn(1, tokens, weight.shape[1])
     expected = x @ whole.dequantize().T
     for few in (False, True):
         product.few = few
         assert (product(x) - expected).abs().max() <= 1e-4 * (1e-6 + expected.abs().max() + weight.abs().max())
 
 
-@pytest.mark.parametrize("bias", [None, torch.arange(6.0)])
+@pytest.mark.parametrize("bias", [None, torch.arange(12.0)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_float_product_is_the_linear_layer_it_stands_for(bias: torch.Tensor | None, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("tokens", [1, 3])
+def test_a_float_product_is_the_linear_layer_it_stands_for(
+    bias: torch.Tensor | None, dtype: torch.dtype, tokens: int
+) -> None:
     torch.manual_seed(0)
-    linear = Linear(torch.randn(6, 40, dtype=dtype), None if bias is None else bias.to(dtype))
+    linear = Linear(torch.randn(12, 40, dtype=dtype), None if bias is None else bias.to(dtype))
     module = torch.nn.Sequential(linear)
-    lower(module, weights_first)
+    lower(module, lambda linear: FloatProduct(linear, weights_first))
     assert isinstance(module[0], FloatProduct)
-    x = torch.randn(1, 3, 40, dtype=dtype)
+    x = torch.randn(1, tokens, 40, dtype=dtype)
     for few in (False, True):
         for_few_rows(module, few)
         last_bit = 1e-5 if dtype == torch.float32 else 2**-7

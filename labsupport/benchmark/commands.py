@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -101,10 +101,13 @@ def bench_gpu(shapes: tuple[str, ...], batches: tuple[int, ...], output: Path | 
     root = Workspace.current().root
     root.mkdir(parents=True, exist_ok=True)
     names = shapes or ("smollm2-135m-instruct", "llama-3.1-8b")
+
+    def keep(found: dict[str, Any]) -> None:
+        if output:
+            atomic_text(output, json.dumps(found, indent=2) + "\n")
+
     with TemporaryDirectory(dir=root) as place:
-        found = measure(names, batches or (1, 8, 64), Path(place), lambda line: click.echo(line))
-    if output:
-        atomic_text(output, json.dumps(found, indent=2) + "\n")
+        measure(names, batches or (1, 8, 64), Path(place), lambda line: click.echo(line), keep)
 
 
 @bench.command("overhead")

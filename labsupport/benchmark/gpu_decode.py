@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from labsupport.benchmark.gpu_users import GIVEN, NEW, behind_triton, in_process, transformers_rows
 from labsupport.checkpoint.config import CheckpointConfig, parse_config
 from labsupport.checkpoint.random_weights import random_checkpoint
 from labsupport.doctor.shapes import known_shapes
-from labsupport.engine.build import build
+from labsupport.engine.build import Built, build
 from labsupport.engine.build_config import build_config
 from labsupport.engine.cuda_graph import Captured
 from labsupport.engine.export import products
@@ -78,55 +80,82 @@ def bandwidth() -> dict[str, float]:
     return {"read": size / read, "copy": 2 * size / copy}
 
 
-def measure(names: Sequence[str], batches: Sequence[int], folder: Path, say: Callable[[str], object]) -> dict[str, Any]:
-    """Build and time every shape.
+def measure(
+    names: Sequence[str],
+    batches: Sequence[int],
+    folder: Path,
+    say: Callable[[str], object],
+    keep: Callable[[dict[str, Any]], object] = lambda found: None,  # noqa: ARG005
+) -> dict[str, Any]:
+    """Build and time every shape, then put each under users.
 
     Args:
         names: of ``doctor.shapes.known_shapes``, Llama alone.
-        batches: sequences of a step.
+        batches: sequences of a step, and numbers of users.
         folder: for checkpoints and engines; a shape of 8 billion parameters takes 33 GB.
         say: called with each line as it is known.
+        keep: called with the recording as far as it goes, after each part.
 
     Returns:
         A recording: device, versions, date, bandwidth, builds and rows.
     """
     speed = bandwidth()
     say(f"read {speed['read'] / 1e12:.2f} TB/s, copy {speed['copy'] / 1e12:.2f} TB/s")
-    rows: list[GpuRow] = []
-    builds = {}
-    for name in names:
-        checkpoint = random_checkpoint(config_of(name), folder / "checkpoint", device="cuda")
-        model = config_of(name)
-        options = build_config(max_batch_size=max(batches), max_seq_len=2048)
-        done = build(checkpoint, options, output=folder / "engine", device="cuda", workers=8, force=True, progress=say)
-        began = time.perf_counter()
-        engine = Engine(done.folder)
-        loading = time.perf_counter() - began
-        read = sum(tensor.nbytes for weights in (*engine._weights, engine._head) for tensor in weights)
-        limit = read / max(speed.values())
-        builds[name] = {
-            "seconds": done.seconds, "seconds_to_load": loading,
-            "bytes_per_token": read, "milliseconds_at_the_limit": 1e3 * limit,
-            "phases": [vars(phase) for phase in done.report.phases],
-        }  # fmt: skip
-        say(f"{name}: built in {done.seconds:.1f} s; {read / 1e9:.3f} GB a token, so at least {1e3 * limit:.3f} ms")
-        parts = take_apart(checkpoint, model, products("cuda", model.dtype), "cuda")
-        builds[name]["largest_difference_from_eager"] = off = _difference(engine, parts)
-        say(f"  loaded in {loading:.1f} s; logits differ from those of the network without a build by {off}")
-        for way, batch, seconds in _times(engine, parts, batches):
-            share = limit / seconds if batch == 1 else None
-            rows.append(GpuRow(name, way, batch, 1e3 * seconds, batch / seconds, share))
-            say(f"  {way:24} batch {batch:2}  {1e3 * seconds:7.3f} ms  {batch / seconds:9.1f} tok/s"
-                + (f"  {100 * share:.0f} % of the limit" if share else ""))  # fmt: skip
-        del engine, parts
-        torch.cuda.empty_cache()
-    return {
-        "what": "decoding with random weights in bfloat16, a step at position 400, KV cache of 512 positions",
+    builds: dict[str, Any] = {}
+    rows, users = list[dict[str, Any]](), list[dict[str, Any]]()
+    found = {
+        "what": "decoding with random weights in bfloat16, a step at position 400, KV cache of 512 positions; users "
+        f"send {GIVEN} tokens each and get {NEW}",
         "command": f"labs bench gpu {' '.join(names)}",
         "device": torch.cuda.get_device_name(), "date": date.today().isoformat(),
-        "versions": {"torch": torch.__version__, "cuda": torch.version.cuda, "python": platform.python_version()},
-        "bytes_per_second": speed, "builds": builds, "rows": [vars(row) for row in rows],
+        "versions": {name: version(name) for name in ("torch", "triton", "transformers", "numpy")}
+        | {"cuda": torch.version.cuda, "python": platform.python_version()},
+        "bytes_per_second": speed, "builds": builds, "rows": rows, "users": users,
     }  # fmt: skip
+    engines = {}
+    for name in names:
+        checkpoint = random_checkpoint(config_of(name), folder / f"checkpoint-{name}", device="cuda")
+        options = build_config(max_batch_size=max(batches), max_seq_len=2048)
+        target = folder / f"engine-{name}"
+        done = build(checkpoint, options, output=target, device="cuda", workers=8, force=True, progress=say)
+        engines[name] = done.folder
+        rows += map(vars, _steps(name, checkpoint, done, batches, max(speed.values()), builds, say))
+        torch.cuda.empty_cache()
+        keep(found)
+    for serve in (in_process, transformers_rows, behind_triton):
+        for name, engine in engines.items():
+            users += map(vars, serve(name, engine, batches, say))
+            torch.cuda.empty_cache()
+            keep(found)
+    return found
+
+
+def _steps(
+    name: str, checkpoint: Path, done: Built, batches: Sequence[int], speed: float, builds: dict[str, Any],
+    say: Callable[[str], object],
+) -> list[GpuRow]:  # fmt: skip
+    """Load the engine and time its steps, beside those of the network without a build."""
+    began = time.perf_counter()
+    engine = Engine(done.folder)
+    loading = time.perf_counter() - began
+    read = sum(tensor.nbytes for weights in (*engine._weights, engine._head) for tensor in weights)
+    limit = read / speed
+    say(f"{name}: built in {done.seconds:.1f} s; {read / 1e9:.3f} GB a token, so at least {1e3 * limit:.3f} ms")
+    parts = take_apart(checkpoint, config_of(name), products("cuda", "bfloat16"), "cuda")
+    off = _difference(engine, parts)
+    say(f"  loaded in {loading:.1f} s; logits differ from those of the network without a build by {off:.4f}")
+    builds[name] = {
+        "seconds": done.seconds, "seconds_to_load": loading, "largest_difference_from_eager": off,
+        "bytes_per_token": read, "milliseconds_at_the_limit": 1e3 * limit,
+        "phases": [vars(phase) for phase in done.report.phases],
+    }  # fmt: skip
+    rows = []
+    for way, batch, seconds in _times(engine, parts, batches):
+        share = limit / seconds if batch == 1 else None
+        rows.append(GpuRow(name, way, batch, 1e3 * seconds, batch / seconds, share))
+        say(f"  {way:24} batch {batch:2}  {1e3 * seconds:7.3f} ms  {batch / seconds:9.1f} tok/s"
+            + (f"  {100 * share:.0f} % of the limit" if share else ""))  # fmt: skip
+    return rows
 
 
 def _times(engine: Engine, parts: Parts, batches: Sequence[int]) -> list[tuple[str, int, float]]:

@@ -13,7 +13,7 @@ from labsupport.benchmark.target import Answered, Arrival, now
 from labsupport.benchmark.timeline import Chunk
 from labsupport.benchmark.workload import Job
 from labsupport.engine.executor import Executor
-from labsupport.engine.limits import Limits
+from labsupport.engine.limits import ExecutorConfig, Limits
 from labsupport.engine.protocol import Model
 from labsupport.engine.requests import Request
 from labsupport.errors import LabError, RequestError
@@ -28,22 +28,24 @@ class EngineTarget:
         model: an engine folder, or a model that is loaded.
         limits: those that the engine was built with where missing.
         end_ids: what ends an answer; with none of them answers have the length that was asked for.
+        config: of the executor.
     """
 
     own_process = False
 
     def __init__(
-        self, model: Model | Path, limits: Limits | None = None, *, end_ids: Sequence[int] = (), title: str = ""
-    ) -> None:
+        self, model: Model | Path, limits: Limits | None = None, *, end_ids: Sequence[int] = (), title: str = "",
+        config: ExecutorConfig | None = None,
+    ) -> None:  # fmt: skip
         from labsupport.engine.runner import Runner
 
         runner = Runner(model, limits)  # reads the limits off the engine
         self._model, self._limits = runner.model, runner.limits
-        self._ends = tuple(end_ids)
+        self._ends, self._config = tuple(end_ids), config
         self.title = title or "our engine, in process"
 
     async def __aenter__(self) -> EngineTarget:
-        self._executor = Executor(self._model, self._limits)
+        self._executor = Executor(self._model, self._limits, self._config)
         self._pool = ThreadPoolExecutor(WAITING, thread_name_prefix="request")
         return self
 

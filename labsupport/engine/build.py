@@ -122,7 +122,6 @@ def build(
             return Built(folder, True, time.perf_counter() - began, read_report(folder))
         _require_ours(folder, force=force)
         _require_sound(checkpoint)
-        _require_proved(device)
         _require_compiler(device)
         require_space(folder, int(1.2 * sum(path.stat().st_size for path in checkpoint.glob("rank*.safetensors"))))
         with atomic_folder(folder) as making:
@@ -250,17 +249,6 @@ def _require_sound(checkpoint: Path) -> None:
             f"{checkpoint} does not verify: {finding.what}",
             why=finding.why,
             fix=f"{finding.fix}; all of it: labs verify",
-        )
-
-
-def _require_proved(device: str) -> None:
-    if device == "cuda":
-        raise EngineError(
-            "engines for a GPU are not ready",
-            why="tried on an H200 with torch 2.11: libraries of AOTInductor end the process as they load; graphs that "
-            "labs keeps itself (engine/jit.py) compiled and loaded, and their first step failed (IndexError); "
-            "what was changed since has not been run on a GPU",
-            fix="--device cpu",
         )
 
 

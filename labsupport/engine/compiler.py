@@ -33,7 +33,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "aot_inductor.package_constants_in_so": False,
         "cpp.enable_floating_point_contract_flag": "fast",  # a product and a sum may be one instruction
     },
-    "cuda": {"coordinate_descent_tuning": True},
+    "cuda": {},
 }
 
 
@@ -172,6 +172,8 @@ def _fork(job: Path) -> int:
 def _compile(job: Path) -> None:
     import torch
     from torch.utils._pytree import tree_unflatten
+
+    import labsupport.engine.gpu  # noqa: F401  # programs for a GPU name its operations
 
     asked = json.loads((job / JOB).read_text(encoding="utf-8"))
     program = torch.export.load(job / PROGRAM)

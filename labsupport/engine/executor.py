@@ -113,7 +113,7 @@ class Executor:
                 with self._lock:
                     self._require_alive()
                     if box := self._boxes.get(request_id):
-                        box.changed.wait_for(lambda box=box: box.responses or box.closed or self._dead, left)
+                        box.changed.wait_for(partial(self._stirs, box), left)
         return responses
 
     def stream(self, request_id: int) -> Iterator[Response]:
@@ -217,6 +217,9 @@ class Executor:
         with self._lock:
             self._work.wait_for(lambda: self._incoming or self._to_cancel or self._batch.busy or self._closed)
             return bool(self._incoming or self._to_cancel or self._batch.busy)
+
+    def _stirs(self, box: _Box) -> bool:
+        return bool(box.responses or box.closed or self._dead)
 
     def _collect(self, request_id: int) -> list[Response]:
         with self._lock:

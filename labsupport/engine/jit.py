@@ -18,6 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+import labsupport.engine.gpu  # noqa: F401  # a graph calls its operations by name
+
 GRAPH, CONSTANTS, CACHE = "graph", "constants", "cache/"
 PLACE = "<the cache>"  # stands for the folder where Triton wrote its lists of files, which hold full paths
 WHOLE = {"use_static_cuda_launcher": False}  # which would keep kernels as they were before tuning, beside the cache
@@ -63,7 +65,8 @@ def compile_program(program: torch.export.ExportedProgram, inputs: Sequence[Tens
     for node in module.graph.output_node().all_input_nodes:
         node.meta["example_value"] = node.meta["val"]  # where the compiler looks for the symbols of the shapes
     _symbols_alone(known)
-    with torch.no_grad(), config.patch(WHOLE):
+    # graphs are compiled side by side, each in a process of its own: none of them starts sixteen more
+    with torch.no_grad(), config.patch({**WHOLE, "compile_threads": 1}):
         made = standalone_compile(module, known, options={"config_patches": {**options, **WHOLE}}, aot=True)
         made(*constants, *inputs)
         with TemporaryDirectory() as place:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from labsupport.checkpoint.network.attention import Heads
+from labsupport.engine.gpu import attend_blocks
 
 Pool = tuple[Tensor, Tensor]
 """Keys and values of one layer on one rank, each [blocks, tokens_per_block, kv_heads, head_size]."""
@@ -78,6 +79,10 @@ class Paged:
         keys, values = next(self._pools)
         at = self.where
         keys[at.block, at.offset], values[at.block, at.offset] = k[0].to(keys.dtype), v[0].to(values.dtype)
+        if q.is_cuda and at.table.dim() == 2 and heads.size & (heads.size - 1) == 0:
+            cap, window = heads.softcap or 0.0, heads.window or 0
+            mixed: Tensor = attend_blocks(q[0], keys, values, at.table, at.positions, heads.scale, cap, window)
+            return mixed[None]
         mix = _each_its_own if at.table.dim() == 2 else _together
         return mix(q[0], keys[at.table].flatten(-4, -3), values[at.table].flatten(-4, -3), at.bias, heads)[None]
 

@@ -21,8 +21,9 @@ from labsupport.checkpoint.network import build_stage, read_rank
 from labsupport.checkpoint.network.attention import AttentionShard
 from labsupport.checkpoint.network.model import Inputs, Stage
 from labsupport.checkpoint.network.parallel import Team
+from labsupport.engine.gpu_products import RowProduct, pair
 from labsupport.engine.paged import Lookback, Paged
-from labsupport.engine.products import Many, engine_quantized, lower
+from labsupport.engine.products import FloatProduct, Many, engine_quantized, lower
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,11 @@ def take_apart(folder: Path, config: CheckpointConfig, many: Many, device: str =
         ranks = [read_rank(folder, rank, dtype, quantized) for rank in range(stage * tp, (stage + 1) * tp)]
         stages.append(build_stage(config, stage, ranks, Team(range(tp))).eval())
     for module in stages:
-        lower(module, many)
+        if device == "cpu":
+            lower(module, lambda linear: FloatProduct(linear, many))
+        else:
+            lower(module, lambda linear: RowProduct(linear, many))
+            pair(module)
         module.to(device)
     return Parts(config, _inputs(stages[0]), tuple(_layers(stages)), _head(stages[-1]))
 

@@ -2,7 +2,8 @@
 
 One token against a matrix [out, in] does two operations a weight, so it runs as fast as weights can be read. The
 product of a library is made for many rows; for a few rows a plain loop over the weights, written here as a product and
-a sum, is compiled into just the reading. Several rows share each weight that was read: their sums sit in one loop.
+a sum, is compiled into just the reading. Several rows share each weight that was read: their sums sit in one loop. One
+row reads several bands of the matrix at a time, since memory answers several streams faster than one.
 
 Weights of fewer bits lie packed in 32-bit words. A word is loaded once; each of its numbers is cut out by a mask, which
 leaves it ``256 ** j`` (or ``16 ** j``) too large. The activations are made as much smaller beforehand, and nothing is
@@ -81,8 +82,8 @@ class FloatProduct(Product):
         self.register_buffer("weight", linear.weight)
 
     def rows(self, x: Tensor) -> Tensor:
-        weight = self.weight.float()
-        return torch.stack([(weight * row).sum(-1) for row in x])
+        parts = bands(self.weight.float(), len(x))
+        return torch.cat([(part * row).sum(-1) for row in x for part in parts]).view(len(x), -1)
 
     def restored(self, dtype: torch.dtype) -> Tensor:
         return self.weight.to(dtype)
@@ -120,28 +121,44 @@ class PackedProduct(Product):
         lanes = torch.unflatten(x, -1, (groups, self.each, -1))  # [rows, groups, numbers of a word, words]
         small = settled(lanes * self.shrink[:, None])
         above = settled(self.offset * lanes[:, :, :-1].sum((2, 3)))  # the topmost number is read with its sign
-        cut, sums = self._cut(), []
-        for row, shift in zip(small, above, strict=True):
-            total = cut[0] * row[:, 0]
-            for j in range(1, self.each):
-                total = total + cut[j] * row[:, j]
-            if groups == 1:
-                sums.append((total.sum((1, 2)) - shift) * scale[:, 0])
-            else:
-                sums.append((total * scale[:, :, None]).sum((1, 2)) - (scale * shift).sum(-1))
-        return torch.stack(sums)
+        parts = list(zip(bands(self.words, len(x)), bands(scale, len(x)), strict=True))
+        sums = torch.cat([self._sum(words, scales, row) for row in small for words, scales in parts]).view(len(x), -1)
+        if groups == 1:
+            return (sums - above) * scale[:, 0]
+        return sums - torch.stack([(scale * shift).sum(-1) for shift in above])
+
+    def _sum(self, words: Tensor, scale: Tensor, row: Tensor) -> Tensor:
+        """words, scale of some rows of the matrix; row [groups, numbers of a word, words] -> [rows of the matrix]."""
+        cut = self._cut(words)
+        total = cut[0] * row[:, 0]
+        for j in range(1, self.each):
+            total = total + cut[j] * row[:, j]
+        return (total if scale.shape[1] == 1 else total * scale[:, :, None]).sum((1, 2))
 
     def restored(self, dtype: torch.dtype) -> Tensor:
         planes = [
-            number * self.shrink[j] - (self.offset if j < self.each - 1 else 0) for j, number in enumerate(self._cut())
+            number * self.shrink[j] - (self.offset if j < self.each - 1 else 0)
+            for j, number in enumerate(self._cut(self.words))
         ]
         values = torch.stack(planes, dim=2)  # [out, groups, numbers of a word, words]
         return (values * self.scale[:, :, None, None]).flatten(1).to(dtype)
 
-    def _cut(self) -> list[Tensor]:
+    def _cut(self, words: Tensor) -> list[Tensor]:
         """Number j of every word, ``2 ** (bits * j)`` times too large, all but the topmost with ``offset`` added."""
-        words = self.words.view(torch.int32)
-        return [(words & mask).float() for mask in masks(self.bits)]
+        return [(words.view(torch.int32) & mask).float() for mask in masks(self.bits)]
+
+
+def bands(matrix: Tensor, rows: int) -> tuple[Tensor, ...]:
+    """The rows of a matrix in up to four equal bands, which one loop reads side by side; fewer for several ``rows``.
+
+    Each band keeps a sum for each of the rows, and a CPU holds few of them in its registers. A GPU has enough streams.
+
+    Example:
+        >>> [len(band) for band in bands(torch.zeros(12, 5), rows=1)], len(bands(torch.zeros(12, 5), rows=8))
+        ([3, 3, 3, 3], 1)
+    """
+    most = max(1, 4 // rows) if matrix.device.type == "cpu" else 1
+    return matrix.chunk(next(count for count in (4, 2, 1) if count <= most and len(matrix) % count == 0))
 
 
 def masks(bits: int) -> list[int]:
@@ -194,13 +211,13 @@ def engine_quantized(many: Many) -> Callable[[Stored, Tensor | None, torch.dtype
     return make
 
 
-def lower(module: nn.Module, many: Many) -> None:
-    """Put a :class:`FloatProduct` in the place of every plain :class:`Linear` below ``module``."""
+def lower(module: nn.Module, make: Callable[[Linear], nn.Module]) -> None:
+    """Put what ``make`` makes of it in the place of every plain :class:`Linear` below ``module``."""
     for name, child in module.named_children():
         if type(child) is Linear:
-            setattr(module, name, FloatProduct(child, many))
+            setattr(module, name, make(child))
         else:
-            lower(child, many)
+            lower(child, make)
 
 
 def for_few_rows(module: nn.Module, few: bool) -> None:

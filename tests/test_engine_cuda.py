@@ -1,0 +1,99 @@
+"""Engines that are built for a GPU, on a GPU: every family against transformers, many rows, int8, and the kernels."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+
+import numpy as np
+import pytest
+import torch
+from checkpoints_made import ALL_FAMILIES, converted, made, original_logits, tiny
+from engines_made import BLOCK, TABLE
+from quantized_made import llama as wide_llama
+from quantized_made import quantized
+
+from labsupport.engine.build import build
+from labsupport.engine.build_config import build_config
+from labsupport.engine.eager import EagerModel
+from labsupport.engine.loaded import Engine
+
+HERE = torch.cuda.is_available()
+on_a_gpu = pytest.mark.skipif(not HERE, reason="torch sees no GPU here; data/recordings/ says where these ran")
+SETTINGS = {"max_batch_size": 1, "tokens_per_block": BLOCK, "max_input_len": 64}
+KERNELS = """
+import torch
+from labsupport.checkpoint.network.attention import Heads
+from labsupport.engine import paged
+from labsupport.engine.gpu import attend_blocks, multiply
+torch.manual_seed(0)
+for cap, window, width, group, size in ((None, None, 4, 3, 16), (5.0, None, 4, 4, 32), (None, 37, 70, 1, 16)):
+    heads = Heads(2 * group, 2, size, 0.25, cap, window)
+    keys, values, q = torch.randn(20, 8, 2, size), torch.randn(20, 8, 2, size), torch.randn(3, 2 * group, size)
+    table, positions = torch.randint(1, 20, (3, width)), torch.tensor([5, 17, 8 * width - 1])
+    at = paged.look_back(positions, table, 8, window)
+    loops = paged._each_its_own(q, keys[table].flatten(1, 2), values[table].flatten(1, 2), at.bias, heads)
+    mixed = attend_blocks(q, keys, values, table, positions, heads.scale, cap or 0.0, window or 0)
+    assert (loops - mixed).abs().max() < 1e-5, (cap, window)
+for rows, columns in ((13, 48), (16, 1500), (5, 5000)):
+    one, other, x = torch.randn(rows, columns), torch.randn(rows, columns), torch.randn(columns)
+    both = multiply(x, one, other)
+    assert torch.allclose(both, torch.stack([one @ x, other @ x]), atol=1e-3), (rows, columns)
+    assert torch.equal(multiply(x, one, None)[0], both[0])
+"""
+
+
+def run(model: Engine, tokens: list[int], prompt: int) -> np.ndarray:
+    """Logits after the last token of the prompt and after each of the others, teacher-forced, [1 + steps, vocab]."""
+    cache = model.new_cache(1 + len(TABLE))
+    rows = [model.context(cache, tokens[:prompt], 0, TABLE)]
+    rows += [model.generation(cache, [tokens[at]], [at], [TABLE])[0] for at in range(prompt, len(tokens))]
+    return np.stack(rows)
+
+
+def engine(checkpoint: object, **options: int) -> Engine:
+    settings = SETTINGS | options
+    folder = made(
+        lambda out: build(checkpoint, build_config(**settings), output=out, device="cuda"),  # type: ignore[arg-type]
+        "engine-cuda", checkpoint, settings,
+    )  # fmt: skip
+    return Engine(folder)
+
+
+@on_a_gpu
+@pytest.mark.parametrize("family", ALL_FAMILIES)
+def test_every_family_gives_the_logits_of_transformers(family: str) -> None:
+    model = tiny(family)
+    compiled = engine(converted(model, dtype="float32"))
+    tokens = np.random.default_rng(11).integers(3, 260, (8, 60))
+    expected = original_logits(model, torch.from_numpy(tokens)).numpy()
+    for prompt, row, other in zip((1, 2, 5, 9, 16, 25, 33, 40), tokens.tolist(), expected, strict=True):
+        assert np.abs(run(compiled, row, prompt) - other[prompt - 1 :]).max() < 1e-3
+
+
+@on_a_gpu
+def test_several_sequences_share_a_recorded_step() -> None:
+    checkpoint = converted(tiny("qwen2"), dtype="float32")
+    compiled, plain = engine(checkpoint, max_batch_size=10), EagerModel(checkpoint, tokens_per_block=BLOCK)
+    caches = [model.new_cache(40) for model in (compiled, plain)]
+    tables = [[1 + 3 * row, 2 + 3 * row, 3 + 3 * row][: 1 + row % 3] for row in range(10)]
+    for step in range(6):
+        asked = [[7 + step + row for row in range(10)], [step + row % 2 for row in range(10)], tables]
+        found = [model.generation(cache, *asked) for model, cache in zip((compiled, plain), caches, strict=True)]
+        assert np.abs(found[0] - found[1]).max() < 1e-3
+
+
+@on_a_gpu
+def test_int8_weights_run_as_the_network_runs_them() -> None:
+    checkpoint = quantized(wide_llama(), "int8_wo")
+    tokens = list(range(5, 50))
+    plain = run(EagerModel(checkpoint, tokens_per_block=BLOCK), tokens, 40)  # type: ignore[arg-type]
+    assert np.abs(run(engine(checkpoint), tokens, 40) - plain).max() < 1e-3
+
+
+@pytest.mark.skipif(HERE or find_spec("triton") is None, reason="Triton is there where torch was built for a GPU")
+def test_the_kernels_compute_what_the_loops_do_in_triton_s_interpreter() -> None:
+    interpreted = {**os.environ, "TRITON_INTERPRET": "1"}
+    subprocess.run([sys.executable, "-W", "ignore", "-c", KERNELS], check=True, env=interpreted)
