@@ -72,6 +72,7 @@ class TritonPythonModel:
         self.engine = string(parameters, "tensorrt_llm_model_name", "tensorrt_llm")
         self.decoupled = config.get("model_transaction_policy", {}).get("decoupled", False)
         self.watch = Watch()
+        self.turn = threading.Lock()
 
     def finalize(self) -> None:
         self.watch.close()
@@ -173,10 +174,11 @@ class TritonPythonModel:
             for tensors in self.run(request):
                 which = int(tensors.get("sequence_index", np.zeros(1)).flat[0])
                 answer = answers.setdefault(which, self.new_answer(given, encoded, index, streaming, numbered))
-                if tensors and not answer.ended:
-                    text = answer.take(tensors)
-                    if streaming and send and (text or answer.carries_more):
-                        send(response(answer.tensors(self.cumulative)))
+                with self.turn:  # the more threads want Python's lock at once, the likelier the standstill of watch.py
+                    if tensors and not answer.ended:
+                        text = answer.take(tensors)
+                        if streaming and send and (text or answer.carries_more):
+                            send(response(answer.tensors(self.cumulative)))
                 if not ended and answers and all(answer.ended for answer in answers.values()):
                     ended = True
                     self.stop(name)  # a stop word that the engine missed
