@@ -84,6 +84,18 @@ def test_several_sequences_share_a_step_and_more_than_a_graph_has_rows_take_turn
     assert np.abs(again[0] - again[1]).max() < TOLERANCE
 
 
+def test_a_recorded_step_goes_with_its_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new cache may lie where an old one lay; a graph that wrote to the old one must not be found for it."""
+    compiled = Engine(built(converted(tiny("llama"), dtype="float32")))
+    monkeypatch.setattr("labsupport.engine.loaded.Captured", lambda step, rows, width: object())  # noqa: ARG005
+    one, other = compiled.new_cache(2), compiled.new_cache(2)
+    compiled.device = "cuda"  # now it only asks whether steps are recorded
+    assert compiled._step(one, 1, 2) is compiled._step(one, 1, 2) is not compiled._step(one, 1, 4)
+    assert compiled._step(one, 1, 2) is not compiled._step(other, 1, 2)
+    del one
+    assert len(compiled._captured) == 1
+
+
 def test_the_folder_holds_what_an_engine_of_tensorrt_llm_holds_and_a_report() -> None:
     folder = built(converted(tiny("llama"), dtype="float32"))
     written = json.loads((folder / "config.json").read_text())

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from labsupport.checkpoint.network.build import make_inputs
 from labsupport.checkpoint.network.model import Inputs
@@ -58,7 +59,7 @@ class Engine:
         self._head = [weights[f"head.{name}"] for name in manifest.names["head"]]
         self._inputs = self._way_in(weights)
         self._graphs = self._load(manifest.graphs)
-        self._captured: dict[tuple[int, int, int], Captured] = {}
+        self._captured = WeakTensorKeyDictionary()  # a graph writes to the memory of one cache, and goes with it
         self._rows = sorted(int(name.removeprefix("head.")) for name in manifest.graphs if name[5:].isdigit())
         self._dtype: torch.dtype = getattr(torch, self.config.dtype)
 
@@ -120,16 +121,19 @@ class Engine:
 
     def _step(self, cache: Cache, rows: int, width: int) -> Step:
         """One token for ``rows`` sequences; on a GPU recorded once for each cache, number of rows and of blocks."""
+        pool = cache[0][0][0]
 
         def step(tokens: Tensor, positions: Tensor, table: Tensor) -> Tensor:
             return self._logits(str(rows), self._through_layers(str(rows), cache, tokens, positions, table))
 
         if self.device == "cpu":
             return step
-        key = (id(cache), rows, width)
-        if key not in self._captured:
-            self._captured[key] = Captured(step, rows, width)
-        return self._captured[key]
+        if pool not in self._captured:
+            self._captured[pool] = {}
+        recorded: dict[tuple[int, int], Captured] = self._captured[pool]
+        if (rows, width) not in recorded:
+            recorded[rows, width] = Captured(step, rows, width)
+        return recorded[rows, width]
 
     @torch.inference_mode()
     def _through_layers(self, form: str, cache: Cache, tokens: Tensor, positions: Tensor, table: Tensor) -> Tensor:
