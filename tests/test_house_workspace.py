@@ -98,9 +98,10 @@ def test_after_an_error_or_an_interrupt_nothing_is_left_and_the_old_stands(
 
 def test_ctrl_c_in_a_real_process_leaves_nothing(tmp_path: Path) -> None:
     program = (
-        "import sys, time\n"
+        "import signal, sys, time\n"
         "from pathlib import Path\n"
         "from labsupport.workspace import atomic_folder\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background job begins deaf to it
         "with atomic_folder(Path(sys.argv[1]) / 'model') as making:\n"
         "    (making / 'half').write_text('half')\n"
         "    print('writing', flush=True)\n"
