@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from checkpoints_made import ALL_FAMILIES, converted, original_logits, tiny
-from engines_made import BLOCK, TABLE, built, engine
+from engines_made import BLOCK, built, check_a_shared_step, engine, run
 from quantized_made import llama as wide_llama
 from quantized_made import quantized
 
@@ -23,14 +23,6 @@ from labsupport.engine.loaded import Engine
 from labsupport.engine.runner import Runner
 
 PROMPTS, STEPS, TOLERANCE = 64, 32, 1e-3
-
-
-def run(model: Engine, tokens: list[int], prompt: int) -> np.ndarray:
-    """Logits after the last token of the prompt and after each of the others, teacher-forced, [1 + steps, vocab]."""
-    cache = model.new_cache(1 + len(TABLE))
-    rows = [model.context(cache, tokens[:prompt], 0, TABLE)]
-    rows += [model.generation(cache, [tokens[at]], [at], [TABLE])[0] for at in range(prompt, len(tokens))]
-    return np.stack(rows)
 
 
 @pytest.mark.parametrize("family", ALL_FAMILIES)
@@ -72,12 +64,7 @@ def test_quantized_checkpoints_run_as_the_network_runs_them(recipe: str, allowed
 def test_several_sequences_share_a_step_and_more_than_a_graph_has_rows_take_turns() -> None:
     checkpoint = converted(tiny("qwen2"), dtype="float32")
     compiled, plain = engine(checkpoint, max_batch_size=10), EagerModel(checkpoint, tokens_per_block=BLOCK)
-    caches = [model.new_cache(40) for model in (compiled, plain)]
-    tables = [[1 + 3 * row, 2 + 3 * row, 3 + 3 * row][: 1 + row % 3] for row in range(10)]
-    for step in range(6):
-        asked = [[7 + step + row for row in range(10)], [step + row % 2 for row in range(10)], tables]
-        found = [model.generation(cache, *asked) for model, cache in zip((compiled, plain), caches, strict=True)]
-        assert np.abs(found[0] - found[1]).max() < TOLERANCE
+    caches = check_a_shared_step(compiled, plain, TOLERANCE)
     for model, cache in zip((compiled, plain), caches, strict=True):
         model.copy_blocks(cache, [(1, 39)])
     again = [model.generation(cache, [5], [6], [[39]]) for model, cache in zip((compiled, plain), caches, strict=True)]

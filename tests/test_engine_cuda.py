@@ -6,23 +6,21 @@ import os
 import subprocess
 import sys
 from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from checkpoints_made import ALL_FAMILIES, converted, made, original_logits, tiny
-from engines_made import BLOCK, TABLE
+from checkpoints_made import ALL_FAMILIES, converted, original_logits, tiny
+from engines_made import BLOCK, built, check_a_shared_step, run
 from quantized_made import llama as wide_llama
 from quantized_made import quantized
 
-from labsupport.engine.build import build
-from labsupport.engine.build_config import build_config
 from labsupport.engine.eager import EagerModel
 from labsupport.engine.loaded import Engine
 
 HERE = torch.cuda.is_available()
 on_a_gpu = pytest.mark.skipif(not HERE, reason="torch sees no GPU here; data/recordings/ says where these ran")
-SETTINGS = {"max_batch_size": 1, "tokens_per_block": BLOCK, "max_input_len": 64}
 KERNELS = """
 import torch
 from labsupport.checkpoint.network.attention import Heads
@@ -45,21 +43,8 @@ for rows, columns in ((13, 48), (16, 1500), (5, 5000)):
 """
 
 
-def run(model: Engine, tokens: list[int], prompt: int) -> np.ndarray:
-    """Logits after the last token of the prompt and after each of the others, teacher-forced, [1 + steps, vocab]."""
-    cache = model.new_cache(1 + len(TABLE))
-    rows = [model.context(cache, tokens[:prompt], 0, TABLE)]
-    rows += [model.generation(cache, [tokens[at]], [at], [TABLE])[0] for at in range(prompt, len(tokens))]
-    return np.stack(rows)
-
-
-def engine(checkpoint: object, **options: int) -> Engine:
-    settings = SETTINGS | options
-    folder = made(
-        lambda out: build(checkpoint, build_config(**settings), output=out, device="cuda"),  # type: ignore[arg-type]
-        "engine-cuda", checkpoint, settings,
-    )  # fmt: skip
-    return Engine(folder)
+def engine(checkpoint: Path, **options: int) -> Engine:
+    return Engine(built(checkpoint, device="cuda", **options))
 
 
 @on_a_gpu
@@ -77,12 +62,7 @@ def test_every_family_gives_the_logits_of_transformers(family: str) -> None:
 def test_several_sequences_share_a_recorded_step() -> None:
     checkpoint = converted(tiny("qwen2"), dtype="float32")
     compiled, plain = engine(checkpoint, max_batch_size=10), EagerModel(checkpoint, tokens_per_block=BLOCK)
-    caches = [model.new_cache(40) for model in (compiled, plain)]
-    tables = [[1 + 3 * row, 2 + 3 * row, 3 + 3 * row][: 1 + row % 3] for row in range(10)]
-    for step in range(6):
-        asked = [[7 + step + row for row in range(10)], [step + row % 2 for row in range(10)], tables]
-        found = [model.generation(cache, *asked) for model, cache in zip((compiled, plain), caches, strict=True)]
-        assert np.abs(found[0] - found[1]).max() < 1e-3
+    check_a_shared_step(compiled, plain, 1e-3)
 
 
 @on_a_gpu

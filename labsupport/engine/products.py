@@ -12,6 +12,7 @@ rounded by it, since all these factors are powers of two.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 import torch
@@ -36,7 +37,7 @@ def settled(x: Tensor) -> Tensor:
     return x.as_strided(x.shape, x.stride())
 
 
-class Product(nn.Module):
+class Product(nn.Module, ABC):
     """A linear layer in the engine. ``few`` chooses the loop over the weights; the graph of the context has it off.
 
     Args:
@@ -59,13 +60,13 @@ class Product(nn.Module):
         y = self.rows(rows).to(x.dtype)
         return torch.unflatten(y if self.bias is None else y + self.bias, 0, x.shape[:-1])
 
+    @abstractmethod
     def rows(self, x: Tensor) -> Tensor:
         """float32 [rows, in] -> float32 [rows, out], without the bias."""
-        raise NotImplementedError  # each form below has its own
 
+    @abstractmethod
     def restored(self, dtype: torch.dtype) -> Tensor:
         """The weights, [out, in]."""
-        raise NotImplementedError  # each form below has its own
 
 
 class FloatProduct(Product):
