@@ -60,6 +60,6 @@ def test_what_does_not_fill_words_is_not_packed() -> None:
     assert not packs("FP8", 64, 1)
 
 
-def test_a_product_without_a_form_says_so() -> None:
-    with pytest.raises(NotImplementedError):
-        Product(None).rows(torch.zeros(1, 2))
+def test_a_product_without_a_form_cannot_be_made() -> None:
+    with pytest.raises(TypeError, match="abstract"):
+        Product(None)
