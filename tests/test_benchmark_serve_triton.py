@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from click.testing import CliRunner
 from repositories_made import good
 from triton_local import needs_triton
 
-from labsupport.benchmark.aiperf import METRICS, Agreement, compared
+from labsupport.benchmark.aiperf import Agreement, Theirs, compared
 from labsupport.benchmark.arrivals import Closed
 from labsupport.benchmark.commands import bench
 from labsupport.benchmark.generator import TOKENS, capacity
@@ -111,21 +110,50 @@ def test_the_generator_takes_in_what_an_instant_server_gives(protocol: str) -> N
     assert 0 < found.per_token < 0.01
 
 
-def test_ours_beside_aiperf_s_summary() -> None:
-    """The shape of AIPerf 0.13's profile_export_aiperf.json, with numbers made up."""
+def left_by_aiperf(folder: Path, *, slower: float = 1.0) -> Path:
+    """The files of AIPerf 0.13 for two requests of five tokens, counted as four on their text, and a warm-up."""
+    folder.mkdir()
+    rows = [("warmup", 9.0, 99.0), ("profiling", 10 * slower, 50 * slower), ("profiling", 12 * slower, 56 * slower)]
+    records = [
+        {
+            "metadata": {"benchmark_phase": phase},
+            "metrics": {
+                "time_to_first_token": {"value": first, "unit": "ms"},
+                "request_latency": {"value": whole, "unit": "ms"},
+                "output_sequence_length": {"value": 4, "unit": "tokens"},
+            },
+        }
+        for phase, first, whole in rows
+    ]
+    (folder / "profile_export.jsonl").write_text("".join(json.dumps(one) + "\n" for one in records))
+    summary = {"request_throughput": {"avg": 20 / slower}, "inter_token_latency": {"p50": 14 * slower, "avg": 15.0},
+               "output_token_throughput": {"avg": 80 / slower}}  # fmt: skip
+    (folder / "profile_export_aiperf.json").write_text(json.dumps(summary))
+    return folder
+
+
+def test_aiperf_s_records_are_read_by_the_tokens_that_were_asked_for(tmp_path: Path) -> None:
+    found = Theirs.read(left_by_aiperf(tmp_path / "round"), 5)
+    assert list(found.metrics.values()) == [11, 10.5, 53, 100, 20]
+    assert list(found.metrics) == ["TTFT, ms", "ITL, ms", "request latency, ms", "output tokens/s", "requests/s"]
+    assert (found.counted, found.itl, found.rate) == (4, 14, 80)
+    with pytest.raises(BenchmarkError, match="left no report"):
+        Theirs.read(tmp_path / "elsewhere", 5)
+
+
+def test_ours_beside_aiperf_s(tmp_path: Path) -> None:
     from test_benchmark_serve import report
 
     ours = [report().points[0], report(1.1, seed=1).points[0]]
-    theirs: list[dict[str, Any]] = [{name: {"avg": 200.0, "p50": 100.0} for name in METRICS} for _ in ours]
-    for one in theirs:
-        del one["output_token_throughput"]["p50"]
+    theirs = [Theirs.read(left_by_aiperf(tmp_path / str(slower), slower=slower), 5) for slower in (1.0, 1.2)]
     found = {one.metric: one for one in compared(ours, theirs)}
-    quotients = [100 / (1e3 * one.ttft.p50.value) for one in ours]
+    quotients = [other / (1e3 * one.ttft.p50.value) for one, other in zip(ours, (11, 13.2), strict=True)]
     first = found["TTFT, ms"]
     assert first.ratio.value == pytest.approx(sum(quotients) / 2)
     assert (first.ratio.low, first.ratio.high) == pytest.approx((min(quotients), max(quotients)))
-    assert first.repeat == pytest.approx(quotients[0] / quotients[1])
-    assert found["output tokens/s"].theirs == (200.0, 200.0)
+    assert first.repeat == pytest.approx(1.2)
+    for one, gap in zip(ours, found["ITL, ms"].ours, strict=True):
+        assert gap == pytest.approx(1e3 * one.itl.p50.value, rel=0.05), "one token came in each chunk"
 
 
 def test_tools_agree_or_differ_as_runs_do_or_more() -> None:

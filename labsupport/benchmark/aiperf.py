@@ -1,7 +1,13 @@
 """A second opinion on the load generator: AIPerf, NVIDIA's, on the same server with the same prompts and users.
 
 AIPerf speaks no gRPC of KServe, so both ask over HTTP (``generate_stream``, AIPerf with its ``template`` endpoint). It
-runs in a Python of its own and is no dependency.
+runs in a Python of its own and is no dependency. Three of its ways are met here, since they say nothing of a server:
+
+- With ``--concurrency`` alone its timing manager asks without a pause whether a user is free, for which it takes a
+  whole core, which a server on the same machine then lacks. Given a rate out of reach too, it asks at that rate.
+- It counts tokens on the text of an answer, which tokenized anew may be fewer. Here an answer has the tokens that were
+  asked for, which is sure without an end token.
+- Its ITL takes the first chunk for one token. So does the ITL here, of both; ``labs bench serve`` counts what came.
 """
 
 from __future__ import annotations
@@ -15,7 +21,6 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timezone
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 from pydantic import BaseModel
 
@@ -35,14 +40,60 @@ AIPERF = Peer("aiperf", "AIPerf", (), (("aiperf==0.13.0",),))
 TIMEOUT_S = 300
 CLOSE = 0.05
 _TAIL = 800
-METRICS: dict[str, tuple[str, Callable[[Point], float]]] = {  # AIPerf's name -> our title, and where it stands with us
-    "time_to_first_token": ("TTFT, ms", lambda one: 1e3 * one.ttft.p50.value),
-    "inter_token_latency": ("ITL, ms", lambda one: 1e3 * one.itl.p50.value if one.itl else 0.0),
-    "output_sequence_length": ("output tokens", lambda one: one.output_tokens / one.requests),
-    "request_latency": ("request latency, ms", lambda one: 1e3 * one.latency.p50.value),
-    "output_token_throughput": ("output tokens/s", lambda one: one.output_rate.value),
-    "request_throughput": ("requests/s", lambda one: one.request_rate.value),
+ASKS_PER_S = 250  # whether a user is free: 4 ms, at the most, that a user may wait for the next request
+METRICS: dict[str, Callable[[Point], float]] = {
+    "TTFT, ms": lambda one: 1e3 * one.ttft.p50.value,
+    "ITL, ms": lambda one: (
+        1e3 * statistics.median((run.latency - run.ttft) / (run.tokens - 1) for run in one.runs if run.is_good)
+    ),
+    "request latency, ms": lambda one: 1e3 * one.latency.p50.value,
+    "output tokens/s": lambda one: one.output_rate.value,
+    "requests/s": lambda one: one.request_rate.value,
 }
+
+
+class Theirs(BaseModel, frozen=True):
+    """What AIPerf found in one round.
+
+    Args:
+        metrics: title -> value; of a token by the tokens that were asked for.
+        counted: tokens of an answer as AIPerf counts them, median.
+        itl, rate: ITL in ms and tokens/s by that count, as its own report says.
+    """
+
+    metrics: dict[str, float]
+    counted: float
+    itl: float
+    rate: float
+
+    @classmethod
+    def read(cls, folder: Path, new: int) -> Theirs:
+        """From the files that AIPerf 0.13 leaves: a record for each request, and a summary.
+
+        Raises:
+            BenchmarkError: they are not there.
+        """
+        records, report = (next(folder.rglob(f"profile_export{kind}"), None) for kind in (".jsonl", "_aiperf.json"))
+        if records is None or report is None:
+            raise BenchmarkError(
+                "AIPerf left no report",
+                why=f"there is none in {folder}",
+                fix="labs bench agree --install   makes it anew",
+            )
+        summary = json.loads(report.read_text(encoding="utf-8"))
+        lines = map(json.loads, records.read_text(encoding="utf-8").splitlines())
+        kept = [one["metrics"] for one in lines if one["metadata"]["benchmark_phase"] == "profiling"]
+        first, whole, counted = (
+            [one[name]["value"] for one in kept if name in one]
+            for name in ("time_to_first_token", "request_latency", "output_sequence_length")
+        )
+        gaps = [(end - start) / (new - 1) for start, end in zip(first, whole, strict=True)]
+        requests = float(summary["request_throughput"]["avg"])
+        found = [*map(statistics.median, (first, gaps, whole)), requests * new, requests]
+        return cls(
+            metrics=dict(zip(METRICS, found, strict=True)), counted=statistics.median(counted),
+            itl=summary["inter_token_latency"]["p50"], rate=summary["output_token_throughput"]["avg"],
+        )  # fmt: skip
 
 
 class Agreement(BaseModel, frozen=True):
@@ -93,6 +144,7 @@ class Agreements(BaseModel, frozen=True):
     versions: dict[str, str]
     cpu_s: tuple[float, float]
     metrics: tuple[Agreement, ...]
+    theirs: tuple[Theirs, ...]
 
 
 def agree(
@@ -116,7 +168,7 @@ def agree(
         )
     lengths = Lengths(given, given), Lengths(new, new)
     target = HttpTarget(address, model)
-    ours, theirs, used = list[Point](), list[dict[str, Any]](), list[float]()
+    ours, theirs, used = list[Point](), list[Theirs](), list[float]()
     for number in range(rounds):
         plan = Plan((Closed(users),), requests, None, users, *lengths, seed=2 * number)
         for who in ("ours", "AIPerf") if number % 2 else ("AIPerf", "ours"):
@@ -136,16 +188,16 @@ def agree(
             settings={"users": users, "requests": requests, "tokens in": given, "tokens out": new, "rounds": len(ours)},
             versions={"labs": labsupport.__version__, "aiperf": AIPERF.pip[0][0].partition("==")[2]},
             cpu_s=(statistics.median(own), statistics.median(used)), metrics=tuple(compared(ours, theirs)),
+            theirs=tuple(theirs),
         )  # fmt: skip
 
 
-def compared(ours: Sequence[Point], theirs: Sequence[dict[str, Any]]) -> list[Agreement]:
-    """Each metric of our runs beside AIPerf's summaries of the same rounds."""
+def compared(ours: Sequence[Point], theirs: Sequence[Theirs]) -> list[Agreement]:
+    """Each metric of our runs beside AIPerf's of the same rounds."""
     return [
-        Agreement.of(title, [of(one) for one in ours],
-                     [float(other[name].get("p50", other[name]["avg"])) for other in theirs])
-        for name, (title, of) in METRICS.items()
-    ]  # fmt: skip
+        Agreement.of(title, [of(one) for one in ours], [other.metrics[title] for other in theirs])
+        for title, of in METRICS.items()
+    ]
 
 
 def lines(found: Agreements) -> list[str]:
@@ -158,7 +210,14 @@ def lines(found: Agreements) -> list[str]:
         span = f"{one.ratio.low:.3f} to {one.ratio.high:.3f}"
         text.append(f"{one.metric:22}{cells}{span:>18}{one.repeat:>16.3f}  {one.verdict}")
     own, other = found.cpu_s
-    return [*text, f"CPU seconds of a round: ours {own:.1f}, AIPerf {other:.1f} with its start and its report"]
+    counted, itl, rate = (
+        statistics.median(getattr(one, name) for one in found.theirs) for name in ("counted", "itl", "rate")
+    )
+    return [
+        *text,
+        f"AIPerf counts {counted:.0f} tokens on an answer's text, and by these ITL {itl:.2f} ms, {rate:.2f} tokens/s",
+        f"CPU seconds of a round: ours {own:.1f}, AIPerf {other:.1f} with its start and its report",
+    ]
 
 
 def _children_cpu() -> float:
@@ -168,7 +227,7 @@ def _children_cpu() -> float:
 
 def _aiperf(
     address: Address, model: str, tokenizer: Path, prompts: Sequence[str], *, users: int, requests: int, new: int
-) -> dict[str, Any]:
+) -> Theirs:
     body = '{"text_input": {{ text|tojson }}, "max_tokens": ' + str(new) + ', "stream": true, "end_id": -1}'
     extra = json.dumps({"payload_template": body, "response_field": "text_output"})
     with tempfile.TemporaryDirectory() as place:
@@ -178,18 +237,17 @@ def _aiperf(
             str(python_of(AIPERF).with_name("aiperf")), "profile", "-m", model, "--url", f"http://{address.http}",
             "--endpoint-type", "template", "--custom-endpoint", f"/v2/models/{model}/generate_stream", "--streaming",
             "--extra-inputs", extra, "--tokenizer", str(tokenizer), "--input-file", str(file),
-            "--custom-dataset-type", "single_turn", "--concurrency", str(users), "--request-count", str(requests),
+            "--custom-dataset-type", "single_turn", "--concurrency", str(users), "--request-rate",
+            str(ASKS_PER_S), "--request-rate-mode", "constant", "--request-count", str(requests),
             "--num-warmup-requests", str(users), "--ui", "none", "--artifact-dir", place, "--workers-max", "1",
             "--record-processors", "1", "--no-gpu-telemetry", "--no-server-metrics",  # beside the server, on its cores
         ]  # fmt: skip
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False,
                               stdin=subprocess.DEVNULL, timeout=TIMEOUT_S)  # fmt: skip
-        summary = next(Path(place).rglob("profile_export_aiperf.json"), None)
-        if done.returncode or summary is None:
+        if done.returncode:
             raise BenchmarkError(
                 "AIPerf failed",
                 why=(done.stderr.strip() or done.stdout.strip())[-_TAIL:],
                 fix="labs bench agree --install   makes its Python anew",
             )
-        found: dict[str, Any] = json.loads(summary.read_text(encoding="utf-8"))
-        return found
+        return Theirs.read(Path(place), new)
