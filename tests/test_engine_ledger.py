@@ -116,6 +116,21 @@ def test_a_checkpoint_has_the_sizes_of_its_model(family: str, tmp_path: Path) ->
     assert (source.precision, source.tp, source.weights) == ("float32", 1, None)
 
 
+def test_a_quantized_head_counts_beside_the_table_that_it_was(tmp_path: Path) -> None:
+    from labsupport.checkpoint.quantize.quantize import quantize_model
+    from labsupport.checkpoint.quantize.recipes import QuantizeOptions
+
+    model = make_tiny("gemma2", tmp_path / "tied")
+    shapes = [
+        shape_of_config(
+            quantize_model(model, QuantizeOptions(quantize_lm_head=head), output=tmp_path / name).config, ""
+        )
+        for name, head in (("plain", False), ("head", True))
+    ]
+    assert [one.tied for one in shapes] == [True, False]
+    assert shapes[1].parameters - shapes[0].parameters == shapes[0].vocab * shapes[0].hidden
+
+
 def test_ranks_of_a_checkpoint_hold_what_the_formula_says(tmp_path: Path) -> None:
     from labsupport.checkpoint.convert import convert
     from labsupport.checkpoint.convert_plan import Options

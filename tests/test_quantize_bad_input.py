@@ -126,7 +126,11 @@ def test_weights_that_float16_cannot_hold(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("options", "match"),
-    [(QuantizeOptions("int3"), "no recipe 'int3'"), (QuantizeOptions("int8_sq", alpha=2), "alpha 2")],
+    [
+        (QuantizeOptions("int3"), "no recipe 'int3'"),
+        (QuantizeOptions("int8_sq", alpha=2), "alpha 2"),
+        (QuantizeOptions("int4_awq", quantize_lm_head=True), "int4_awq with --quantize-lm-head"),
+    ],
 )
 def test_options_that_do_not_exist(options: QuantizeOptions, match: str, tmp_path: Path) -> None:
     with pytest.raises(ParameterError, match=match):

@@ -75,24 +75,38 @@ def test_weight_only_is_the_float_checkpoint_and_a_word_in_its_config() -> None:
     assert all(torch.equal(held[name], floats[name]) for name in floats)
 
 
-@pytest.mark.parametrize(("recipe", "bits"), [("int8_wo", 8), ("int4_wo", 4)])
-def test_weight_only_runs_as_trtllm_would_build_it(recipe: str, bits: int) -> None:
+@pytest.mark.parametrize(
+    ("recipe", "bits", "head"), [("int8_wo", 8, False), ("int4_wo", 4, False), ("int8_wo", 8, True)]
+)
+def test_weight_only_runs_as_trtllm_would_build_it(recipe: str, bits: int, head: bool) -> None:
     """Transformers with weights rounded by hand: scale max|w| / 128 (or / 8) a row, halves away from zero."""
     from transformers import AutoModelForCausalLM
 
     with quiet_transformers():
         network = AutoModelForCausalLM.from_pretrained(llama(), dtype=torch.float32, attn_implementation="eager").eval()
     levels = 2 ** (bits - 1)
+    assert network.lm_head.weight is not network.model.embed_tokens.weight, "rounding one would round the other"
     with torch.no_grad():
-        for layer in network.model.layers:
-            for module in (*layer.self_attn.children(), *layer.mlp.children()):
-                if isinstance(module, torch.nn.Linear):
-                    scale = module.weight.abs().amax(1, keepdim=True) / levels
-                    whole = (module.weight / scale).abs().add(0.5).floor() * module.weight.sign()
-                    module.weight.copy_(whole.clamp(-levels, levels - 1) * scale)
+        for module in (*network.model.layers.modules(), *([network.lm_head] if head else [])):
+            if isinstance(module, torch.nn.Linear):
+                scale = module.weight.abs().amax(1, keepdim=True) / levels
+                whole = (module.weight / scale).abs().add(0.5).floor() * module.weight.sign()
+                module.weight.copy_(whole.clamp(-levels, levels - 1) * scale)
         wanted = network(TOKENS).logits
-    assert torch.allclose(logits(quantized(llama(), recipe)), wanted, atol=1e-3)
+    assert torch.allclose(logits(quantized(llama(), recipe, quantize_lm_head=head)), wanted, atol=1e-3)
     assert not torch.allclose(original_logits(llama()), wanted, atol=1e-2)
+
+
+@pytest.mark.parametrize("cut", CUTS)
+@pytest.mark.parametrize("recipe", ["int8_wo", "int8_gptq", "int4_wo"])
+@pytest.mark.parametrize("family", ["llama", "qwen2"])
+def test_the_head_may_be_quantized_too(family: str, recipe: str, cut: dict[str, int]) -> None:
+    model = llama() if family == "llama" else tiny(family)
+    made = quantized(model, recipe, quantize_lm_head=True, **cut)
+    assert json.loads((made / "config.json").read_text())["quantization"]["exclude_modules"] == []
+    verdict = verify(made, model)
+    assert verdict.proven, str(verdict)
+    assert not torch.equal(logits(made), logits(quantized(model, recipe, **cut)))
 
 
 def test_compensated_weights_are_floats_that_the_kernel_leaves_alone() -> None:
@@ -183,6 +197,7 @@ def test_the_folder_says_what_it_holds() -> None:
     config, folder = planned(llama(), QuantizeOptions("int4_awq", "int8", tp_size=2))
     assert folder.name == f"float16-int4_awq-g{config.quantization.group_size}-kv_int8-tp2"
     assert planned(llama(), QuantizeOptions("int8_sq", alpha=0.5))[1].name == "float16-int8_sq-a0.5-tp1"
+    assert planned(llama(), QuantizeOptions(quantize_lm_head=True))[1].name == "float16-int8_wo-head-tp1"
 
 
 @pytest.mark.real_model

@@ -149,6 +149,12 @@ def test_awqs_group_and_the_cache_are_handed_on() -> None:
     assert "512 articles of cnn_dailymail" in printed
 
 
+def test_a_quantized_head_needs_the_script_that_has_a_flag_for_it() -> None:
+    printed = CliRunner().invoke(quantize, [str(llama()), "--quantize-lm-head", "--real-stack"]).stdout
+    assert "--qformat int8_wo --tp_size 1 --pp_size 1 --quantize_lm_head" in printed
+    assert "convert_checkpoint.py" not in printed
+
+
 def test_gemmas_dummy_awq_is_named() -> None:
     printed = CliRunner().invoke(quantize, [str(tiny("gemma3")), "--recipe", "int4_awq", "--real-stack"]).stdout
     assert "# not this:" in printed

@@ -14,10 +14,10 @@ from labsupport.engine.build import build
 def engine_of(model: Path, precision: str) -> Path:
     """The engine folder of a Hugging Face folder: ``fp32``, ``bf16``, ``int8`` (W8A16) or ``int4`` (groups of 64).
 
-    The head keeps 16 bits in the last two, as TensorRT-LLM keeps it.
+    At int8 the head has 8 bits too, as it has in the other engines; at int4 it keeps 16, as in TensorRT-LLM.
     """
     if precision == "int8":
-        checkpoint = quantize_model(model, QuantizeOptions("int8_wo", dtype="bfloat16")).folder
+        checkpoint = quantize_model(model, QuantizeOptions("int8_wo", dtype="bfloat16", quantize_lm_head=True)).folder
     elif precision == "int4":
         checkpoint = quantize_model(model, QuantizeOptions("int4_rtn", dtype="bfloat16")).folder
     else:

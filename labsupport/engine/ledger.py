@@ -99,12 +99,18 @@ def _source(config: CheckpointConfig, folder: Path) -> Source:
 
 
 def shape_of_config(config: CheckpointConfig, title: str) -> Shape:
-    """The sizes of a checkpoint's model; its weights are counted from the layout tables, a tied head not twice."""
+    """The sizes of a checkpoint's model; its weights are counted from the layout tables, a tied head not twice.
+
+    A head of fewer bits is no longer the table, and counts beside it, as if it had the bits of the table.
+    """
+    from labsupport.checkpoint.expected import is_quantized
     from labsupport.checkpoint.layout_cut import source_shapes
 
     shapes = source_shapes(config)
-    tied = config.tie_word_embeddings or "lm_head.weight" not in shapes
-    kept = [shape for name, shape in shapes.items() if not (tied and name == "lm_head.weight")]
+    shared = config.tie_word_embeddings or "lm_head.weight" not in shapes
+    tied = shared and not is_quantized(config, "lm_head")
+    kept = [shape for name, shape in shapes.items() if name != "lm_head.weight"]
+    kept += [] if tied else [(config.vocab_size, config.hidden_size)]
     return Shape(
         title=title,
         architecture=config.architecture,

@@ -20,6 +20,7 @@ from labsupport.workspace import Workspace, atomic_text, data_folder
 SWEEP = (
     QuantizeOptions("full_prec"),
     QuantizeOptions("int8_wo"),
+    QuantizeOptions("int8_wo", quantize_lm_head=True),
     QuantizeOptions("int8_gptq"),
     QuantizeOptions("fp8"),
     QuantizeOptions("int8_sq"),
@@ -110,7 +111,7 @@ def sweep(
 
 def named(options: QuantizeOptions) -> str:
     """The recipe with what is not its default, for example ``int8_sq alpha 0.5`` or ``full_prec kv int8``."""
-    name = options.recipe
+    name = options.recipe + (" head" if options.quantize_lm_head else "")
     if options.recipe == "int8_sq":
         name += f" alpha {options.alpha:g}"
     return name if options.kv_cache == "none" else f"{name} kv {options.kv_cache}"

@@ -25,6 +25,7 @@ _RECIPES = ("full_prec", "int8_wo", "int8_gptq", "int4_wo", "int4_rtn", "int4_aw
 @click.option("--dtype", default="auto", show_default=True, help="Of what stays unquantized; auto: 16 bits.")
 @click.option("--tp", default=1, show_default=True, help="Tensor-parallel ranks.")
 @click.option("--pp", default=1, show_default=True, help="Pipeline stages.")
+@click.option("--quantize-lm-head", is_flag=True, help="The head too; for weight-only recipes without groups.")
 @click.option("--text", type=_FOLDER, help="Calibration text.  [default: data/texts/calibration.txt]")
 @click.option("--output", type=_FOLDER, help="The folder to write.  [default: work/trt_checkpoints/<model>/<recipe>]")
 @click.option("--real-stack", is_flag=True, help="Print TensorRT-LLM's own calls for the same, and write nothing.")
@@ -40,6 +41,7 @@ def quantize(
     dtype: str,
     tp: int,
     pp: int,
+    quantize_lm_head: bool,
     text: Path | None,
     output: Path | None,
     real_stack: bool,
@@ -58,7 +60,7 @@ def quantize(
         for one in RECIPES.values():
             click.echo(f"{one.name:10} W{one.weights}A{one.activations:<3} {one.algo or '-':20} {one.what}")
         return
-    options = QuantizeOptions(recipe, kv_cache, group, alpha, dtype, tp, pp)
+    options = QuantizeOptions(recipe, kv_cache, group, alpha, dtype, tp, pp, quantize_lm_head)
     folder = model_folder(source, quiet=quiet)
     if real_stack:
         _print_real_stack(folder, options, output)
@@ -82,6 +84,7 @@ def _say(done: QuantizedCheckpoint, *, quiet: bool) -> None:
     quantization = done.config.quantization
     kinds = [quantization.quant_algo or "weights in full", f"{done.config.mapping.files} rank(s)"]
     kinds += [f"groups of {quantization.group_size}"] if quantization.quant_algo == "W4A16_AWQ" else []
+    kinds += ["the head too"] if quantization.exclude_modules == () else []
     kinds += [f"KV cache {quantization.kv_cache_quant_algo}"] if quantization.kv_cache_quant_algo else []
     kinds += [f"calibrated on {done.calibration_tokens:,} tokens"] if done.calibration_tokens else []
     kinds += ["made before from the same files and options" if done.skipped else f"{done.seconds:.1f} s"]

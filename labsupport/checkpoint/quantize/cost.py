@@ -49,6 +49,8 @@ def cost(folder: Path, config: CheckpointConfig) -> Cost:
             if _is_linear(target.name):
                 layers += linear_bytes(config, target.name, *target.shape)
                 weights += math.prod(target.shape)
+            elif target.name == "lm_head.weight":
+                rest += linear_bytes(config, target.name, *target.shape)
             else:  # of a table that is looked up, a step reads one row
                 count = target.shape[1] if target.name in _LOOKED_UP else math.prod(target.shape)
                 rest += count * ITEMSIZE[config.dtype]

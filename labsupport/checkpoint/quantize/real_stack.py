@@ -56,6 +56,8 @@ def _by_quantize(options: QuantizeOptions, config: CheckpointConfig, source: Pat
     argv += ["--qformat", options.recipe, "--tp_size", str(mapping.tp_size), "--pp_size", str(mapping.pp_size)]
     if options.recipe == "int4_awq":
         argv += ["--awq_block_size", str(config.quantization.group_size)]
+    if options.quantize_lm_head:
+        argv += ["--quantize_lm_head"]
     if options.kv_cache != "none":
         argv += ["--kv_cache_dtype", options.kv_cache]
     argv += ["--output_dir", str(output)]
@@ -77,7 +79,7 @@ def _by_convert(
     """``convert_checkpoint.py`` with its own quantization, where it makes a real one."""
     call = stack_call(config, source, output, tensorrt_llm=tensorrt_llm)
     gemma = config.architecture.startswith("Gemma")
-    if options.recipe in ("int8_wo", "int4_wo") and options.kv_cache == "none":
+    if options.recipe in ("int8_wo", "int4_wo") and options.kv_cache == "none" and not options.quantize_lm_head:
         precision = options.recipe.removesuffix("_wo")
         flags = ["--use_weight_only", "--weight_only_precision", precision]
         if gemma:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from labsupport.checkpoint.config import CheckpointConfig, QuantAlgo, QuantConfig
+from labsupport.checkpoint.expected import QUANTIZED_AT_BUILD
 from labsupport.checkpoint.layout_cut import sizes
 from labsupport.errors import ParameterError
 
@@ -24,7 +25,7 @@ class Recipe:
     Args:
         name: ``--recipe``.
         algo: ``quantization.quant_algo`` in config.json.
-        weights: bits of a weight in the five linear layers of a block; the embedding and the head keep theirs.
+        weights: bits of a weight in the five linear layers of a block; the embedding keeps its own.
         activations: bits of what is multiplied with them.
         what: in one line.
         calibrated: whether it needs texts.
@@ -67,6 +68,7 @@ class QuantizeOptions:
         dtype: of all that is not quantized; auto: the source's, but float16 for float32, as TensorRT-LLM does.
         tp_size: tensor-parallel ranks.
         pp_size: pipeline stages.
+        quantize_lm_head: the head too; for weights that are quantized while the engine is built.
     """
 
     recipe: str = "int8_wo"
@@ -76,13 +78,14 @@ class QuantizeOptions:
     dtype: str = "auto"
     tp_size: int = 1
     pp_size: int = 1
+    quantize_lm_head: bool = False
 
     @property
     def chosen(self) -> Recipe:
         """The recipe itself.
 
         Raises:
-            ParameterError: there is none of that name, or ``alpha`` is not a share.
+            ParameterError: there is none of that name, ``alpha`` is not a share, or the head keeps its bits in it.
         """
         if self.recipe not in RECIPES:
             raise ParameterError(
@@ -90,7 +93,15 @@ class QuantizeOptions:
             )
         if not 0 <= self.alpha <= 1:
             raise ParameterError(f"alpha {self.alpha}", why="it is a share", fix="0 (weights) to 1 (activations)")
-        return RECIPES[self.recipe]
+        recipe = RECIPES[self.recipe]
+        if self.quantize_lm_head and recipe.algo not in QUANTIZED_AT_BUILD:
+            may = ", ".join(one.name for one in RECIPES.values() if one.algo in QUANTIZED_AT_BUILD)
+            raise ParameterError(
+                f"{self.recipe} with --quantize-lm-head",
+                why="the head is quantized here only where the weights alone decide how",
+                fix=f"use one of {may}, or leave the head as it is",
+            )
+        return recipe
 
     @property
     def calibrated(self) -> bool:
@@ -103,6 +114,7 @@ class QuantizeOptions:
         parts = [config.dtype, self.recipe]
         parts += [f"g{quantization.group_size}"] if self.chosen.grouped else []
         parts += [f"a{self.alpha:g}"] if self.recipe == "int8_sq" and self.alpha != 1 else []
+        parts += ["head"] if self.quantize_lm_head else []
         parts += [f"kv_{self.kv_cache}"] if self.kv_cache != "none" else []
         parts += [f"tp{mapping.tp_size}"] + ([f"pp{mapping.pp_size}"] if mapping.pp_size > 1 else [])
         return "-".join(parts)
@@ -117,7 +129,8 @@ def quantization_of(options: QuantizeOptions, config: CheckpointConfig) -> Quant
     recipe = options.chosen
     kv_algo: Literal["INT8", "FP8"] | None = {"int8": "INT8", "fp8": "FP8"}.get(options.kv_cache)  # type: ignore[assignment]
     if not recipe.grouped:
-        return QuantConfig(quant_algo=recipe.algo, kv_cache_quant_algo=kv_algo)
+        kept = () if options.quantize_lm_head else None  # none is kept by name; tables are never quantized
+        return QuantConfig(quant_algo=recipe.algo, kv_cache_quant_algo=kv_algo, exclude_modules=kept)
     group = options.group or largest_group(config)
     for name, inputs in rank_inputs(config).items():
         if group < 1 or inputs % group:
