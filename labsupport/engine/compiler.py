@@ -31,6 +31,7 @@ PROGRAM, JOB, SAID = "program.pt2", "job.json", "said.txt"
 OPTIONS: dict[str, dict[str, Any]] = {
     "cpu": {
         "aot_inductor.package_constants_in_so": False,
+        "aot_inductor.enable_line_tables": False,  # for debuggers: two thirds of the file
         "cpp.enable_floating_point_contract_flag": "fast",  # a product and a sum may be one instruction
     },
     "cuda": {},
