@@ -1,4 +1,6 @@
-"""vLLM's CPU build, through its engine's own loop. It reads the Hugging Face folder. Not measured here yet."""
+"""vLLM's CPU build, through its engine's own loop. It reads the Hugging Face folder, and
+compiles as it loads: three minutes on two cores.
+"""
 
 from __future__ import annotations
 
