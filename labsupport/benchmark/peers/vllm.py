@@ -1,6 +1,4 @@
-"""vLLM's CPU build, through its engine's own loop. It reads the Hugging Face folder, and
-compiles as it loads: three minutes on two cores.
-"""
+"""vLLM's CPU build, through its engine's own loop. It reads the Hugging Face folder, and compiles it for minutes."""
 
 from __future__ import annotations
 
