@@ -16,7 +16,7 @@ run: $(READY)            ## set up, fetch the model, run every lab headless, wri
 
 test: check              ## lint, types and all tests
 	$(MODEL)
-	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal tests
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal --durations=20 tests
 
 check: $(READY)          ## lint and types only
 	$(BIN)/ruff check .
