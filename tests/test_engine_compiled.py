@@ -96,6 +96,15 @@ def test_the_folder_holds_what_an_engine_of_tensorrt_llm_holds_and_a_report() ->
         assert {"engine.json", "layer.1.pt2", "layer.context.pt2", "head.1.pt2"} == set(archive.namelist())
 
 
+def test_code_for_all_cores_is_compiled_under_a_limit_of_one_thread() -> None:
+    assert os.environ["OMP_NUM_THREADS"] == "1", "tests and labs limit their threads; whoever runs the engine may not"
+    folder = built(converted(tiny("llama"), dtype="float32"))
+    with zipfile.ZipFile(folder / "rank0.engine") as archive, zipfile.ZipFile(archive.open("layer.1.pt2")) as package:
+        (kernels,) = (name for name in package.namelist() if name.endswith(".kernel.cpp"))
+        parallel = package.read(kernels).decode().count("#pragma omp parallel\n")
+    assert (parallel > 0) == ((os.cpu_count() or 1) > 1)
+
+
 def test_it_runs_in_a_fresh_process_without_a_compiler(tmp_path: Path) -> None:
     model = tiny("llama")
     folder, out = built(converted(model, dtype="float32")), tmp_path / "logits.npy"

@@ -185,6 +185,8 @@ def _compile(job: Path) -> None:
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(job / "cache")  # goes into the package, whole
         compile_program(program, zeros, Path(asked["target"]), OPTIONS["cuda"])
         return
+    # with all cores here, loops ask for their threads as they run; under a limit of one they would never have two
+    torch.set_num_threads(os.cpu_count() or 1)
     (arguments, _keywords) = tree_unflatten(zeros, program.call_spec.in_spec)
     program.example_inputs = (arguments, {})
     torch._inductor.aoti_compile_and_package(
