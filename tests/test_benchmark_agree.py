@@ -24,7 +24,7 @@ def aiperf() -> None:
 
 
 def test_the_two_agree_on_a_server_with_a_pace_of_its_own(tmp_path: Path) -> None:
-    """A token each 100 ms, beside which a busy machine adds little: what the two find can differ by what they do alone."""
+    """A token each 100 ms: beside it, what a busy machine adds is little, and what the two add is seen."""
     paced = tmp_path / "engine"
     paced.mkdir()
     source = ECHO.read_text()
