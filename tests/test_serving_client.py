@@ -283,6 +283,25 @@ def test_ctrl_c_cancels_the_answer_and_not_the_chat(server: Server) -> None:
     assert len(said) < len("the fox ") * 2000
 
 
+def test_an_interrupt_never_lands_inside_grpc(server: Server) -> None:
+    """There it can leave the lock of a call taken: the channel then hangs, as ``labs chat`` once did."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    main = threading.main_thread().ident
+    assert threading.get_ident() == main
+    try:
+        with Client(server.address) as client:
+            for _ in range(20):
+                with client.stream("the fox " * 2000, Sampling(9999, min_tokens=1)) as stream:
+                    next(stream)
+                    threading.Timer(0.02, signal.pthread_kill, (main, signal.SIGINT)).start()
+                    with pytest.raises(KeyboardInterrupt) as caught:
+                        stream.answer()
+                assert not [entry for entry in caught.traceback if "grpc" in str(entry.path)]
+            assert client.generate(TEXT).text == TEXT
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def test_sampling_has_every_parameter_of_the_contract() -> None:
     inputs = {tensor.name for tensor in [*BLS_IN, *ENSEMBLE_IN]} - {"text_input", "stream"}
     images = {name for name in inputs if "image" in name or "video" in name}

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from http.client import HTTPConnection, HTTPException, HTTPResponse
+from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, Literal
 
@@ -183,19 +185,35 @@ class _Grpc:
         return Stream(self._chunks(call), call.cancel, sent, grows=model.grows)
 
     def _chunks(self, call: Any) -> Iterator[Chunk]:
+        """A thread reads the call: Ctrl-C inside gRPC's own loop can leave its lock taken, and the channel dead."""
         import grpc
 
+        came: SimpleQueue[tuple[Any, float] | BaseException | None] = SimpleQueue()
+        threading.Thread(target=_read, args=(call, came), daemon=True).start()
         try:
-            for response in call:
-                if chunk := from_grpc(response, time.perf_counter()):
+            while (item := came.get()) is not None:
+                if isinstance(item, grpc.RpcError):
+                    raise grpc_problem(item, self.address) from None
+                if isinstance(item, BaseException):
+                    raise item
+                if chunk := from_grpc(*item):
                     yield chunk
-        except grpc.RpcError as problem:
-            raise grpc_problem(problem, self.address) from None
         finally:
             call.cancel()
 
     def close(self) -> None:
         self._channel.close()
+
+
+def _read(call: Any, came: SimpleQueue[tuple[Any, float] | BaseException | None]) -> None:
+    """What the call gives, with the time of each; last the error that ended it, or None."""
+    end = None
+    try:
+        for response in call:
+            came.put((response, time.perf_counter()))
+    except BaseException as problem:
+        end = problem
+    came.put(end)
 
 
 class _Http:
