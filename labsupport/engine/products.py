@@ -56,8 +56,7 @@ class Product(nn.Module, ABC):
         """[1, rows, in] -> [1, rows, out]."""
         if not self.few:
             return self.many(x, self.restored(x.dtype), self.bias)
-        rows = settled(x.flatten(0, -2).float())
-        y = self.rows(rows).to(x.dtype)
+        y = self.rows(x.flatten(0, -2).float()).to(x.dtype)
         return torch.unflatten(y if self.bias is None else y + self.bias, 0, x.shape[:-1])
 
     @abstractmethod
@@ -84,7 +83,7 @@ class FloatProduct(Product):
 
     def rows(self, x: Tensor) -> Tensor:
         parts = bands(self.weight.float(), len(x))
-        return torch.cat([(part * row).sum(-1) for row in x for part in parts]).view(len(x), -1)
+        return torch.cat([(part * row).sum(-1) for row in settled(x) for part in parts]).view(len(x), -1)
 
     def restored(self, dtype: torch.dtype) -> Tensor:
         return self.weight.to(dtype)
@@ -121,7 +120,7 @@ class PackedProduct(Product):
         scale, groups = self.scale, self.scale.shape[1]
         lanes = torch.unflatten(x, -1, (groups, self.each, -1))  # [rows, groups, numbers of a word, words]
         small = settled(lanes * self.shrink[:, None])
-        above = settled(self.offset * lanes[:, :, :-1].sum((2, 3)))  # the topmost number is read with its sign
+        above = (small[:, :, :-1] * (self.offset / self.shrink[:-1, None])).sum((2, 3))  # the topmost has its sign
         parts = list(zip(bands(self.words, len(x)), bands(scale, len(x)), strict=True))
         sums = torch.cat([self._sum(words, scales, row) for row in small for words, scales in parts]).view(len(x), -1)
         if groups == 1:
