@@ -28,6 +28,7 @@ from labsupport.repository.text_format import read_model_config, set_parameter, 
 from labsupport.serving import AsyncClient, Client, Sampling, Server
 from labsupport.serving.answer import Growing
 from labsupport.serving.chat import Chat
+from labsupport.serving.client import Stream
 from labsupport.serving.wire import Model
 
 pytestmark = needs_triton
@@ -286,16 +287,19 @@ def test_ctrl_c_cancels_the_answer_and_not_the_chat(server: Server) -> None:
 def test_an_interrupt_never_lands_inside_grpc(server: Server) -> None:
     """There it can leave the lock of a call taken: the channel then hangs, as ``labs chat`` once did."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    main = threading.main_thread().ident
-    assert threading.get_ident() == main
+    assert threading.current_thread() is threading.main_thread(), "Python runs handlers of signals there"
+
+    def answer_under_fire(stream: Stream) -> None:
+        threading.Timer(0.02, signal.pthread_kill, (threading.get_ident(), signal.SIGINT)).start()
+        stream.answer()
+
     try:
         with Client(server.address) as client:
             for _ in range(20):
                 with client.stream("the fox " * 2000, Sampling(9999, min_tokens=1)) as stream:
                     next(stream)
-                    threading.Timer(0.02, signal.pthread_kill, (main, signal.SIGINT)).start()
                     with pytest.raises(KeyboardInterrupt) as caught:
-                        stream.answer()
+                        answer_under_fire(stream)
                 assert not [entry for entry in caught.traceback if "grpc" in str(entry.path)]
             assert client.generate(TEXT).text == TEXT
     finally:
