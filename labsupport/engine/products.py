@@ -120,7 +120,8 @@ class PackedProduct(Product):
         scale, groups = self.scale, self.scale.shape[1]
         lanes = torch.unflatten(x, -1, (groups, self.each, -1))  # [rows, groups, numbers of a word, words]
         small = settled(lanes * self.shrink[:, None])
-        above = (small[:, :, :-1] * (self.offset / self.shrink[:-1, None])).sum((2, 3))  # the topmost has its sign
+        # what the offsets add; the topmost number is read with its sign and has none
+        above = (small[:, :, :-1] * (self.offset / self.shrink[:-1, None])).sum((2, 3))
         parts = list(zip(bands(self.words, len(x)), bands(scale, len(x)), strict=True))
         sums = torch.cat([self._sum(words, scales, row) for row in small for words, scales in parts]).view(len(x), -1)
         if groups == 1:

@@ -28,7 +28,8 @@ CHANNEL = (  # logits may be large, and no proxy stands before a server of one's
 class Stream(Iterator[Chunk]):
     """The chunks of one answer, as they arrive; leaving its block early cancels the request.
 
-    Times are taken when a chunk is fetched, so whoever measures fetches without delay.
+    Reading begins when the first chunk is fetched, so whoever measures fetches without delay. Over gRPC the time of a
+    chunk is then that of its arrival, however late it is fetched; over HTTP that of the fetch.
     """
 
     def __init__(self, chunks: Iterator[Chunk], cancel: Callable[[], object], sent: float, *, grows: bool) -> None:
