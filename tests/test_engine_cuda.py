@@ -33,7 +33,7 @@ for cap, window, width, group, size in ((None, None, 4, 3, 16), (5.0, None, 4, 4
     table, positions = torch.randint(1, 20, (3, width)), torch.tensor([5, 17, 8 * width - 1])
     at = paged.look_back(positions, table, 8, window)
     loops = paged._each_its_own(q, keys[table].flatten(1, 2), values[table].flatten(1, 2), at.bias, heads)
-    mixed = attend_blocks(q, keys, values, table, positions, heads.scale, cap or 0.0, window or 0)
+    mixed = attend_blocks(q, keys, values, table, at.bias, heads.scale, cap or 0.0)
     assert (loops - mixed).abs().max() < 1e-5, (cap, window)
 for rows, columns in ((13, 48), (16, 1500), (5, 5000)):
     one, other, x = torch.randn(rows, columns), torch.randn(rows, columns), torch.randn(columns)

@@ -46,16 +46,17 @@ def _(x: Tensor, weight: Tensor, other: Tensor | None) -> Tensor:
 
 
 @torch.library.custom_op("labs::attend_blocks", mutates_args=())
-def attend_blocks(q: Tensor, keys: Tensor, values: Tensor, table: Tensor, positions: Tensor, scale: float,
-                  softcap: float, window: int) -> Tensor:  # fmt: skip
+def attend_blocks(q: Tensor, keys: Tensor, values: Tensor, table: Tensor, bias: Tensor, scale: float,
+                  softcap: float) -> Tensor:  # fmt: skip
     """One query of each sequence over its blocks: every block on its own, then all put together.
 
     Args:
         q: [rows, queries, size]; size is a power of two.
         keys, values: the pools, [blocks, tokens, keys, size].
         table: int64 [rows, width], the blocks of each sequence.
-        positions: int64 [rows], where each query stands.
-        scale, softcap, window: see ``Heads``; 0 for no softcap, and for no window.
+        bias: float32 [rows, width * tokens], 0 where a key may be seen and -inf elsewhere. It is what tells a layer
+            with a window from one without, since both may run the same graph.
+        scale, softcap: see ``Heads``; 0 for no softcap.
 
     Returns:
         [rows, queries, size], of the type of ``q``.
@@ -68,9 +69,8 @@ def attend_blocks(q: Tensor, keys: Tensor, values: Tensor, table: Tensor, positi
     top, total = torch.empty(2, rows, queries, width, device=q.device)
     out = torch.empty_like(q, memory_format=torch.contiguous_format)
     _kernels().look[(width, queries, rows)](
-        q.contiguous(), keys, values, table.contiguous(), positions, mixed, top, total, width, scale, softcap,
-        window or 1 << 40, KEYS=heads, GROUP=queries // heads, TOKENS=tokens, SIZE=size, CAPPED=softcap > 0,
-        num_warps=1,
+        q.contiguous(), keys, values, table.contiguous(), bias.contiguous(), mixed, top, total, width, scale, softcap,
+        KEYS=heads, GROUP=queries // heads, TOKENS=tokens, SIZE=size, CAPPED=softcap > 0, num_warps=1,
     )  # fmt: skip
     step = min(64, triton.next_power_of_2(width))
     _kernels().join[(rows * queries,)](mixed, top, total, out, width, STEP=step, SIZE=size)

@@ -35,14 +35,13 @@ def look(
     keys,
     values,
     table,
-    positions,
+    bias,
     mixed,
     top,
     total,
     width,
     scale,
     softcap,
-    window,
     KEYS: tl.constexpr,
     GROUP: tl.constexpr,
     TOKENS: tl.constexpr,
@@ -56,13 +55,11 @@ def look(
     token, number = tl.arange(0, TOKENS), tl.arange(0, SIZE)
     at = ((block * TOKENS + token[:, None]) * KEYS + head) * SIZE + number[None, :]
     k, v = tl.load(keys + at).to(tl.float32), tl.load(values + at).to(tl.float32)
-    distance = tl.load(positions + row) - (place * TOKENS + token)
-    seen = (distance >= 0) & (distance < window)
     one = tl.load(q + query * SIZE + number).to(tl.float32)
     scores = tl.sum(k * one[None, :], 1) * scale
     if CAPPED:
         scores = softcap * (2 * tl.sigmoid(2 * scores / softcap) - 1)  # tanh
-    scores = tl.where(seen, scores, float("-inf"))
+    scores += tl.load(bias + (row * width + place) * TOKENS + token)
     most = tl.maximum(tl.max(scores, 0), LOW)
     weights = tl.exp(scores - most)
     part = query * width + place

@@ -80,8 +80,7 @@ class Paged:
         at = self.where
         keys[at.block, at.offset], values[at.block, at.offset] = k[0].to(keys.dtype), v[0].to(values.dtype)
         if q.is_cuda and at.table.dim() == 2 and heads.size & (heads.size - 1) == 0:
-            cap, window = heads.softcap or 0.0, heads.window or 0
-            mixed: Tensor = attend_blocks(q[0], keys, values, at.table, at.positions, heads.scale, cap, window)
+            mixed: Tensor = attend_blocks(q[0], keys, values, at.table, at.bias, heads.scale, heads.softcap or 0.0)
             return mixed[None]
         mix = _each_its_own if at.table.dim() == 2 else _together
         return mix(q[0], keys[at.table].flatten(-4, -3), values[at.table].flatten(-4, -3), at.bias, heads)[None]
