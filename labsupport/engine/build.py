@@ -21,7 +21,7 @@ from labsupport.engine.machine import fingerprint
 from labsupport.errors import EngineError, ParameterError
 from labsupport.workspace import Workspace, atomic_folder, atomic_text, read_record, require_space, write_record
 
-STEP, RECIPE = "build", 5
+STEP, RECIPE = "build", 6
 
 
 @dataclass(frozen=True)
