@@ -16,7 +16,7 @@ from labsupport.engine.products import FloatProduct, PackedProduct, Product, for
 @given(
     bits=st.sampled_from([4, 8]),
     sharing=st.sampled_from(["channel", "group"]),
-    rows=st.integers(1, 5),
+    rows=st.sampled_from([1, 2, 3, 5, 8, 12, 16, 80]),  # some fill tiles of 8 or 16 rows
     words=st.integers(1, 6),
     tokens=st.integers(1, 9),
     seed=st.integers(0, 1 << 30),

@@ -32,6 +32,9 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "cpu": {
         "aot_inductor.package_constants_in_so": False,
         "aot_inductor.enable_line_tables": False,  # for debuggers: two thirds of the file
+        # a loop over packed weights reads eleven arrays; by default its numbers would be stored before they are summed
+        "realize_acc_reads_threshold": 64,
+        "realize_opcount_threshold": 400,
         "cpp.enable_floating_point_contract_flag": "fast",  # a product and a sum may be one instruction
     },
     "cuda": {},

@@ -12,6 +12,7 @@ rounded by it, since all these factors are powers of two.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
@@ -108,8 +109,9 @@ class PackedProduct(Product):
     ) -> None:
         super().__init__(bias, many)
         self.bits, self.offset, self.each = whole.bits, 1 << (whole.bits - 1), 32 // whole.bits
-        self.register_buffer("words", pack(whole))
-        self.register_buffer("scale", whole.scale.contiguous())
+        tile = tile_of(whole)
+        self.register_buffer("words", tiled(pack(whole), tile))
+        self.register_buffer("scale", tiled(whole.scale, tile))
         self.register_buffer("prequant", prequant)
         self.register_buffer("shrink", torch.tensor([2.0 ** (-whole.bits * j) for j in range(self.each)]))
 
@@ -117,36 +119,36 @@ class PackedProduct(Product):
         return super().forward(x if self.prequant is None else x * self.prequant)
 
     def rows(self, x: Tensor) -> Tensor:
-        scale, groups = self.scale, self.scale.shape[1]
-        lanes = torch.unflatten(x, -1, (groups, self.each, -1))  # [rows, groups, numbers of a word, words]
-        small = settled(lanes * self.shrink[:, None])
-        # what the offsets add; the topmost number is read with its sign and has none
-        above = (small[:, :, :-1] * (self.offset / self.shrink[:-1, None])).sum((2, 3))
-        parts = list(zip(bands(self.words, len(x)), bands(scale, len(x)), strict=True))
-        sums = torch.cat([self._sum(words, scales, row) for row in small for words, scales in parts]).view(len(x), -1)
-        if groups == 1:
-            return (sums - above) * scale[:, 0]
-        return sums - torch.stack([(scale * shift).sum(-1) for shift in above])
+        x = torch.unflatten(x, -1, (self.scale.shape[1], self.each, -1))  # [rows, groups, numbers of a word, words]
+        small = settled(x * self.shrink[:, None])
+        # what the offsets add to each word; the topmost number is read with its sign and has none
+        above = settled((x[:, :, :-1] * self.offset).sum(2))
+        parts = list(zip(bands(self.words, len(x)), bands(self.scale, len(x)), strict=True))
+        sums = [self._sum(words, scale, *row) for row in zip(small, above, strict=True) for words, scale in parts]
+        return torch.cat(sums).view(len(x), -1)
 
-    def _sum(self, words: Tensor, scale: Tensor, row: Tensor) -> Tensor:
-        """words, scale of some rows of the matrix; row [groups, numbers of a word, words] -> [rows of the matrix]."""
+    def _sum(self, words: Tensor, scale: Tensor, row: Tensor, above: Tensor) -> Tensor:
+        """Some tiles of the matrix; row [groups, numbers of a word, words], above [groups, words] -> [rows of them]."""
         cut = self._cut(words)
-        total = cut[0] * row[:, 0]
+        total = cut[0] * row[:, 0, :, None] - above[:, :, None]
         for j in range(1, self.each):
-            total = total + cut[j] * row[:, j]
-        return (total if scale.shape[1] == 1 else total * scale[:, :, None]).sum((1, 2))
+            total = total + cut[j] * row[:, j, :, None]
+        return (total * scale[:, :, None]).sum((1, 2))
 
     def restored(self, dtype: torch.dtype) -> Tensor:
         planes = [
             number * self.shrink[j] - (self.offset if j < self.each - 1 else 0)
             for j, number in enumerate(self._cut(self.words))
-        ]
-        values = torch.stack(planes, dim=2)  # [out, groups, numbers of a word, words]
-        return (values * self.scale[:, :, None, None]).flatten(1).to(dtype)
+        ]  # each [tiles, groups, words, rows of a tile]
+        if self.words.shape[-1] == 1:
+            return (torch.stack(planes, dim=2) * self.scale[:, :, None, None]).flatten(1).to(dtype)
+        # columns first: rows that lie side by side stay so, where turning them would take longer than the product
+        planes = [(plane * self.scale[:, :, None]).to(dtype).permute(1, 2, 0, 3) for plane in planes]
+        return torch.stack(planes, dim=1).flatten(0, 2).flatten(1).t()
 
     def _cut(self, words: Tensor) -> list[Tensor]:
         """Number j of every word, ``2 ** (bits * j)`` times too large, all but the topmost with ``offset`` added."""
-        return [(words.view(torch.int32) & mask).float() for mask in masks(self.bits)]
+        return [(words & mask).float() for mask in masks(self.bits)]
 
 
 def bands(matrix: Tensor, rows: int) -> tuple[Tensor, ...]:
@@ -186,7 +188,24 @@ def pack(whole: Quantized) -> Tensor:
     numbers[:, :, -1] &= (1 << whole.bits) - 1
     shifts = torch.arange(each)[:, None] * whole.bits
     words = (numbers << shifts).sum(2)
-    return torch.where(words >= 1 << 31, words - (1 << 32), words).to(torch.int32).view(torch.float32).contiguous()
+    return torch.where(words >= 1 << 31, words - (1 << 32), words).to(torch.int32)
+
+
+def tile_of(whole: Quantized) -> int:
+    """How many rows of the matrix one instruction computes together; 1: it runs along a row instead.
+
+    A group of 64 inputs of 4 bits is 8 words, half of what an instruction of 512 bits takes. Across rows it is always
+    full, and each row has its own scale at hand. With one scale for the whole row, running along it is as fast, and a
+    prompt's weights are restored sooner.
+    """
+    rows, groups = whole.scale.shape
+    wide = 16 if torch.backends.cpu.get_cpu_capability() == "AVX512" else 8  # numbers of 32 bits
+    return math.gcd(rows, wide) if groups > 1 else 1
+
+
+def tiled(matrix: Tensor, tile: int) -> Tensor:
+    """[out, ...] -> [tiles, ..., rows of a tile]: the rows of a tile lie side by side."""
+    return torch.unflatten(matrix, 0, (-1, tile)).movedim(1, -1).contiguous()
 
 
 def packs(algo: str | None, columns: int, groups: int) -> bool:
