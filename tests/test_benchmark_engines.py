@@ -140,6 +140,22 @@ def test_an_engine_that_stops_early_is_no_result(peer: ScriptPeer, tmp_path: Pat
         measure(model, [(peer, "fp32")], [[1], [2]], Settings(1, 5, 1, 1), cpu="")
 
 
+def test_an_engine_that_fails_is_left_out_and_the_others_are_measured(peer: ScriptPeer, tmp_path: Path) -> None:
+    """One dies as it loads, one in the second round: neither has a row, and both are named with their reason."""
+    (peer.folder / "late.py").write_text(COUNTING.replace("range(new)", "range(new - (ids[0] == 2))"))
+    (peer.folder / "dead.py").write_text("raise SystemExit('illegal instruction')")
+    late, dead = (ScriptPeer(name, name.title(), ("fp32",)) for name in ("late", "dead"))
+    model, said = make_tiny("llama", tmp_path / "tiny"), list[str]()
+    found = measure(
+        model, [(one, "fp32") for one in (dead, late, peer)], [[1], [1], [2]], Settings(1, 5, 1, 2), cpu="",
+        progress=said.append,
+    )  # fmt: skip
+    assert [row.title for row in found.rows] == ["Counting"]
+    assert "left out: Dead fp32: illegal instruction" in said
+    assert ["illegal instruction" in found.left_out[0], "gave 4 tokens where 5" in found.left_out[1]] == [True, True]
+    assert any(text.startswith("left out: Late fp32") for text in lines(found))
+
+
 def test_a_peer_that_is_not_installed_says_how(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LABS_WORKSPACE", str(tmp_path))
     assert not installed(PEERS["llamacpp"])

@@ -9,8 +9,9 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from labsupport.benchmark.catalogue import OURS, WORKER, Peer
 from labsupport.benchmark.installing import files_of, python_of
@@ -22,6 +23,7 @@ from labsupport.workspace import Workspace, atomic_text
 
 REST = 0.3  # seconds between engines: the threads of the one before may still spin
 SHOWN = 8  # first tokens of a row
+Done = TypeVar("Done")
 BUSY = 0.1  # cores; with more taken by others, a rate says little about the engine
 
 
@@ -107,6 +109,7 @@ class Found:
     Args:
         reference: the row that tokens are compared with: the first at the highest precision.
         doubts: results that beat a limit or stay far below it.
+        left_out: engines that failed, and at what.
     """
 
     model: str
@@ -119,6 +122,7 @@ class Found:
     rows: tuple[Row, ...]
     ratios: tuple[Ratio, ...]
     doubts: tuple[str, ...]
+    left_out: tuple[str, ...] = ()
 
 
 @dataclass
@@ -145,7 +149,7 @@ def measure(
     cpu: str,
     progress: Callable[[str], object] = lambda what: None,  # noqa: ARG005
 ) -> Found:
-    """Run all ``entries`` and write ``work/runs/engines-<model>.json``.
+    """Run all ``entries`` and write ``work/runs/engines-<model>.json``. Another engine that fails is left out.
 
     Args:
         model: a Hugging Face folder.
@@ -155,26 +159,47 @@ def measure(
         progress: told what happens next.
 
     Raises:
-        BenchmarkError: an engine is not installed, cannot make its files, ends, or gives too few tokens.
+        BenchmarkError: ours, or every engine, is not installed, cannot make its files, ends, or gives too few tokens.
     """
-    files = {}
+    failed: list[tuple[str, BenchmarkError]] = []
+
+    def tried(peer: Peer, precision: str, work: Callable[[], Done]) -> Done | None:
+        try:
+            return work()
+        except BenchmarkError as problem:
+            if peer.name == OURS:
+                raise
+            failed.append((f"{peer.title} {precision}", problem))
+            progress(f"left out: {peer.title} {precision}: {problem.why}")
+            return None
+
+    files = []
     for peer, precision in entries:
         progress(f"files of {peer.title} {precision}")
-        files[peer.name, precision] = files_of(peer, model, precision)
+        files.append(tried(peer, precision, partial(files_of, peer, model, precision)))
     before = measure_limits(settings.threads)
     with ExitStack() as stack:
         contenders = []
-        for peer, precision in entries:
-            progress(f"load {peer.title} {precision}")
-            contenders.append(start(stack, peer, precision, files[peer.name, precision], settings))
+        for (peer, precision), folder in zip(entries, files, strict=True):
+            if folder:
+                progress(f"load {peer.title} {precision}")
+                contenders.append(tried(peer, precision, partial(start, stack, peer, precision, folder, settings)))
+        running = [one for one in contenders if one]
         for number in range(settings.rounds + 1):
             progress(f"round {number} of {settings.rounds}" if number else "a round that is not counted")
-            for one in contenders:
+            for one in tuple(running):
                 time.sleep(REST)
-                one.rounds.append(play(one, prompts[number], settings.new))
-        peaks = [one.worker.peak for one in contenders]
+                answer = tried(one.peer, one.precision, partial(play, one, prompts[number], settings.new))
+                if answer:
+                    one.rounds.append(answer)
+                else:
+                    running.remove(one)
+        peaks = [one.worker.peak for one in running]
+    if not running:
+        raise failed[-1][1]
     limits = better(before, measure_limits(settings.threads))
-    found = summary(model.name, contenders, peaks, work_of(model), limits, settings, cpu)
+    found = summary(model.name, running, peaks, work_of(model), limits, settings, cpu)
+    found = replace(found, left_out=tuple(f"{name}: {problem.what} ({problem.why})" for name, problem in failed))
     target = Workspace.current().runs / f"engines-{model.name}.json"
     atomic_text(target, json.dumps(asdict(found), indent=2) + "\n")
     return found

@@ -40,6 +40,7 @@ def lines(found: Found) -> list[str]:
             f"ours at {ratio.precision}: decode {ratio.decode:.2f} times {ratio.decode_best}, "
             f"prefill {ratio.prefill:.2f} times {ratio.prefill_best}"
         )
+    text += [f"left out: {one}" for one in found.left_out]
     return [*text, *(f"doubtful: {one}" for one in found.doubts), RELATED]
 
 
