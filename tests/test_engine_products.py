@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from labsupport.checkpoint.network.linear import Linear
 from labsupport.checkpoint.quantize.arithmetic import quantize
 from labsupport.engine.export import weights_first
-from labsupport.engine.products import FloatProduct, PackedProduct, Product, for_few_rows, lower, packs
+from labsupport.engine.products import FloatProduct, PackedProduct, Product, for_few_rows, lower, pack, packs, tile_of
 
 
 @given(
@@ -26,13 +26,27 @@ def test_packing_loses_nothing(bits: int, sharing: str, rows: int, words: int, t
     group = words * 32 // bits
     weight = torch.randn(rows, 3 * group) * 10 ** torch.randint(-3, 3, (1,)).item()
     whole = quantize(weight, bits, sharing, group, levels=1 << (bits - 1))  # type: ignore[arg-type]
-    product = PackedProduct(whole, None)
-    assert torch.equal(product.restored(torch.float32), whole.dequantize())
     x = torch.randn(1, tokens, weight.shape[1])
     expected = x @ whole.dequantize().T
-    for few in (False, True):
-        product.few = few
-        assert (product(x) - expected).abs().max() <= 1e-4 * (1e-6 + expected.abs().max() + weight.abs().max())
+    for tile in {1, tile_of(whole)}:
+        product = PackedProduct(whole, None, tile=tile)
+        assert torch.equal(product.restored(torch.float32), whole.dequantize())
+        for few in (False, True):
+            product.few = few
+            assert (product(x) - expected).abs().max() <= 1e-4 * (1e-6 + expected.abs().max() + weight.abs().max())
+
+
+@pytest.mark.parametrize(("rows", "sharing", "wide", "tile"), [
+    (48, "group", "AVX512", 16), (48, "group", "AVX2", 8), (12, "group", "AVX2", 4), (48, "channel", "AVX512", 1),
+])  # fmt: skip
+def test_rows_lie_side_by_side_where_groups_are_shorter_than_an_instruction(
+    rows: int, sharing: str, wide: str, tile: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: wide)
+    whole = quantize(torch.randn(rows, 64), 4, sharing, 32, levels=8)  # type: ignore[arg-type]
+    product = PackedProduct(whole, None, tile=tile_of(whole))
+    assert product.words.shape == (rows // tile, whole.scale.shape[1], 64 // 8 // whole.scale.shape[1], tile)
+    assert product.words[0, 0, 0].tolist() == pack(whole)[:tile, 0, 0].tolist()
 
 
 @pytest.mark.parametrize("bias", [None, torch.arange(12.0)])

@@ -118,7 +118,7 @@ def take_apart(folder: Path, config: CheckpointConfig, many: Many, device: str =
     """
     dtype: torch.dtype = getattr(torch, config.dtype)
     tp, pp = config.mapping.tp_size, config.mapping.pp_size
-    quantized: Any = engine_quantized(many)
+    quantized: Any = engine_quantized(many, device)
     stages = []
     for stage in range(pp):
         ranks = [read_rank(folder, rank, dtype, quantized) for rank in range(stage * tp, (stage + 1) * tp)]

@@ -97,6 +97,7 @@ class PackedProduct(Product):
         whole: the whole numbers and their scales.
         bias: [out], or None.
         prequant: factors on the inputs (AWQ), [in], or None.
+        tile: rows of the matrix that lie side by side in memory; see ``tile_of``.
     """
 
     words: Tensor
@@ -105,11 +106,15 @@ class PackedProduct(Product):
     prequant: Tensor | None
 
     def __init__(
-        self, whole: Quantized, bias: Tensor | None, prequant: Tensor | None = None, many: Many = F.linear
+        self,
+        whole: Quantized,
+        bias: Tensor | None,
+        prequant: Tensor | None = None,
+        many: Many = F.linear,
+        tile: int = 1,
     ) -> None:
         super().__init__(bias, many)
         self.bits, self.offset, self.each = whole.bits, 1 << (whole.bits - 1), 32 // whole.bits
-        tile = tile_of(whole)
         self.register_buffer("words", tiled(pack(whole), tile))
         self.register_buffer("scale", tiled(whole.scale, tile))
         self.register_buffer("prequant", prequant)
@@ -192,7 +197,7 @@ def pack(whole: Quantized) -> Tensor:
 
 
 def tile_of(whole: Quantized) -> int:
-    """How many rows of the matrix one instruction computes together; 1: it runs along a row instead.
+    """How many rows of the matrix one instruction of a CPU computes together; 1: it runs along a row instead.
 
     A group of 64 inputs of 4 bits is 8 words, half of what an instruction of 512 bits takes. Across rows it is always
     full, and each row has its own scale at hand. With one scale for the whole row, running along it is as fast, and a
@@ -213,7 +218,9 @@ def packs(algo: str | None, columns: int, groups: int) -> bool:
     return algo in WHOLE and columns // groups % (4 if algo == "W8A16" else 8) == 0
 
 
-def engine_quantized(many: Many) -> Callable[[Stored, Tensor | None, torch.dtype], Linear | PackedProduct]:
+def engine_quantized(
+    many: Many, device: str = "cpu"
+) -> Callable[[Stored, Tensor | None, torch.dtype], Linear | PackedProduct]:
     """Makes the engine's layer of what a quantized module of a checkpoint holds; see ``RankTensors.quantized``.
 
     Weight-only forms keep their whole numbers. FP8 and SmoothQuant, whose activations are rounded too, run restored, as
@@ -225,7 +232,8 @@ def engine_quantized(many: Many) -> Callable[[Stored, Tensor | None, torch.dtype
         if algo in WHOLE:
             whole, prequant = stored.whole(), stored.prequant()
             if packs(algo, whole.values.shape[1], whole.scale.shape[1]):
-                return PackedProduct(whole, bias, None if prequant is None else prequant.to(dtype), many)
+                tile = tile_of(whole) if device == "cpu" else 1  # a GPU's threads read along a row together
+                return PackedProduct(whole, bias, None if prequant is None else prequant.to(dtype), many, tile)
         return quantized_linear(stored, bias, dtype)
 
     return make
