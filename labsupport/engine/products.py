@@ -57,8 +57,9 @@ class Product(nn.Module, ABC):
         """[1, rows, in] -> [1, rows, out]."""
         if not self.few:
             return self.many(x, self.restored(x.dtype), self.bias)
-        y = self.rows(x.flatten(0, -2).float()).to(x.dtype)
-        return torch.unflatten(y if self.bias is None else y + self.bias, 0, x.shape[:-1])
+        y = self.rows(x.flatten(0, -2).float())
+        y = y if self.bias is None else y + self.bias.float()  # rounded once, after the sum
+        return torch.unflatten(y.to(x.dtype), 0, x.shape[:-1])
 
     @abstractmethod
     def rows(self, x: Tensor) -> Tensor:
