@@ -183,7 +183,7 @@ def masks(bits: int) -> list[int]:
 
 
 def pack(whole: Quantized) -> Tensor:
-    """Whole numbers [out, in] -> words [out, groups, in / groups / numbers of a word], kept as float32 *bits*.
+    """Whole numbers [out, in] -> words, int32 [out, groups, in / groups / numbers of a word].
 
     Word k of a group holds its numbers k, k + words, k + 2 words ...: neighbors in a row stay neighbors in the loop.
     All but the topmost are stored with ``2 ** (bits - 1)`` added, so that a mask gives them unsigned.
