@@ -23,8 +23,8 @@ from labsupport.workspace import Workspace, atomic_text
 
 REST = 0.3  # seconds between engines: the threads of the one before may still spin
 SHOWN = 8  # first tokens of a row
-Done = TypeVar("Done")
 BUSY = 0.1  # cores; with more taken by others, a rate says little about the engine
+Done = TypeVar("Done")
 
 
 @dataclass(frozen=True)
